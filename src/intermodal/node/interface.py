@@ -1,0 +1,88 @@
+"""The seam between the server and a machine's agent.
+
+The server calls `Node`; the agent calls back `NodeListener`. Callbacks are plain functions on the event loop's thread
+and must not block. For one container they come in this order: `container_ready` or `container_start_failed`, any number of
+`outputs`, `yielded`, `inputs_returned`, and last `container_exited`, exactly once for every `start` that returned; `logs`
+come at any time before `container_exited`, which comes after the last of them.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol
+
+from intermodal.model.container import ContainerExit, ContainerSpec
+from modal._wire.messages.app import LogStream
+from modal._wire.messages.common import ErrorInfo
+from modal._wire.messages.runner import Outputs, RunInputs, Yielded
+
+
+@dataclass(frozen=True)
+class NodeCapacity:
+    """What a machine has in all."""
+
+    cpu: float  #: cores
+    memory: int  #: MiB
+    gpus: tuple[str, ...] = ()
+
+
+class NodeListener(Protocol):
+    """What the agent tells the server."""
+
+    def container_ready(self, container_id: str, seconds: float) -> None:
+        """User code is loaded; inputs may be pushed. `seconds` since `start` was called."""
+
+    def container_start_failed(self, container_id: str, error: ErrorInfo, payload: bytes) -> None:
+        """User code could not be loaded. `payload` is a failure payload, maybe empty. An exit follows."""
+
+    def outputs(self, container_id: str, message: Outputs, body: memoryview | bytes) -> None:
+        """Inputs ended. `body` concatenates the payloads; it is only valid during the call."""
+
+    def yielded(self, container_id: str, message: Yielded, body: memoryview | bytes) -> None:
+        """A generator input yielded a value."""
+
+    def inputs_returned(self, container_id: str, input_ids: list[str]) -> None:
+        """The container gives back inputs it has not begun."""
+
+    def logs(self, container_id: str, stream: LogStream, text: str, at: float) -> None:
+        """Output of the container, in order per stream; decoded as UTF-8 with replacement."""
+
+    def container_exited(self, container_id: str, exit: ContainerExit) -> None:
+        """The container is gone and everything of it is freed."""
+
+
+class ContainerApi(Protocol):
+    """Serves SDK calls that code in a container makes: the server's RPC, with the container as the caller."""
+
+    def accept(self, container_id: str, reader_transport: object, first_frame: bytes) -> object:
+        """Take over a connection whose first frame is an RPC handshake; return the asyncio protocol to continue with."""
+
+
+class Node(Protocol):
+    """A machine's agent. Raises `intermodal.runtimes.errors.RuntimeFailure`."""
+
+    async def open(self) -> None:
+        """Check the machine, clean what an earlier agent left, start pools. Called once, first."""
+
+    async def close(self) -> None:
+        """Kill every container, free everything. Idempotent."""
+
+    def capacity(self) -> NodeCapacity: ...
+
+    async def start(self, spec: ContainerSpec) -> None:
+        """Start a container; returns when its process runs. Failure raises and leaves nothing behind."""
+
+    def push(self, container_id: str, message: RunInputs, body: bytes) -> None:
+        """Send inputs to a ready container. Unknown or ended containers are ignored (their exit is on its way)."""
+
+    def credit(self, container_id: str, input_id: str, count: int) -> None:
+        """Let a generator input yield `count` more values."""
+
+    def recall(self, container_id: str, count: int) -> None:
+        """Ask for up to `count` inputs that have not begun."""
+
+    def cancel(self, container_id: str, input_ids: list[str]) -> None:
+        """Interrupt inputs in user code."""
+
+    def stop(self, container_id: str, grace: float) -> None:
+        """Ask the container to finish; kill it `grace` seconds later (0: at once)."""

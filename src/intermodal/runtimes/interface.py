@@ -1,0 +1,78 @@
+"""The seam between the agent and whatever starts containers.
+
+A runtime's life: `check` once when the agent starts, `clean` before the first `start` (removes what a crashed agent
+left), then `start` any number of times, side by side. `tests/contract/test_runtime.py` holds every implementation to it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Protocol
+
+from modal._wire.messages.function import Resources
+
+
+@dataclass(frozen=True)
+class BindMount:
+    source: Path
+    target: str  #: absolute path in the container
+    read_only: bool = True
+
+
+@dataclass(frozen=True)
+class Bundle:
+    """One process to run in isolation. All paths exist when `start` is called."""
+
+    container_id: str
+    rootfs: Path  #: mounted root file system, writable
+    argv: tuple[str, ...]
+    env: dict[str, str]
+    cwd: str
+    stdout: int  #: file descriptor the process writes to; stays open in the agent, which closes it after `start`
+    stderr: int
+    resources: Resources = field(default_factory=Resources)
+    mounts: tuple[BindMount, ...] = ()
+    netns: Path | None = None  #: a network namespace to join; None: a new empty one
+    hostname: str = "modal"
+    uid_base: int = 100_000  #: uid 0 inside is this uid outside; 65,536 ids are mapped
+    state_dir: Path = Path()  #: an empty directory of the container's own for the bundle's files
+
+
+@dataclass(frozen=True)
+class ProcessExit:
+    """Exactly one of `code` and `signal` is set."""
+
+    code: int | None
+    signal: int | None
+    out_of_memory: bool = False
+
+
+class ContainerProcess(Protocol):
+    """A started container."""
+
+    @property
+    def pid(self) -> int:
+        """The pid of its first process, outside."""
+
+    async def wait(self) -> ProcessExit:
+        """Return how it ended, once it has. May be awaited many times and by several tasks."""
+
+    async def kill(self, signal: int) -> None:
+        """Send `signal` to the first process; with SIGKILL, every process of the container dies. No error if it has ended."""
+
+    async def delete(self) -> None:
+        """Free what the runtime keeps for it (cgroups, state), killing it first if it runs. Idempotent."""
+
+
+class Runtime(Protocol):
+    """Starts containers. Raises `intermodal.runtimes.errors.RuntimeFailure` (platform fault) from every method."""
+
+    async def check(self) -> None:
+        """Verify that this machine can run containers; the error names what is missing and the command that installs it."""
+
+    async def clean(self) -> int:
+        """Kill and delete every container of an earlier agent with the same data directory; return how many."""
+
+    async def start(self, bundle: Bundle) -> ContainerProcess:
+        """Start the container. On error nothing is left behind."""

@@ -1,0 +1,130 @@
+"""Apps: creating, publishing, watching and stopping them."""
+
+from __future__ import annotations
+
+import enum
+from dataclasses import dataclass, field
+from typing import Optional
+
+from .common import Empty, Method, Shape
+
+
+class AppState(enum.Enum):
+    """Where an app is in its life."""
+
+    EPHEMERAL = "ephemeral"  #: stops when the client session that created it is gone for good
+    DETACHED = "detached"  #: outlives its client until stopped or idle of calls
+    DEPLOYED = "deployed"
+    STOPPED = "stopped"
+
+
+class AppStopReason(enum.Enum):
+    FINISHED = "finished"  #: the client ended it after its entrypoint returned
+    INTERRUPTED = "interrupted"  #: Ctrl-C
+    FAILED = "failed"  #: the entrypoint raised
+    CLIENT_GONE = "client_gone"
+    STOPPED_BY_USER = "stopped_by_user"
+    SERVER_STOPPED = "server_stopped"
+
+
+@dataclass(frozen=True)
+class AppCreate:
+    description: str
+    environment: str
+    state: AppState = AppState.EPHEMERAL
+    name: Optional[str] = None
+
+
+@dataclass(frozen=True)
+class AppCreated:
+    app_id: str
+    page_url: str = ""
+
+
+@dataclass(frozen=True)
+class AppPublish:
+    """Tell the server the complete set of objects of the app, by tag."""
+
+    app_id: str
+    functions: dict[str, str] = field(default_factory=dict)  #: tag -> fu-…
+    state: AppState = AppState.EPHEMERAL
+
+
+@dataclass(frozen=True)
+class AppObjects:
+    """The published objects of an app, for code that runs in its containers."""
+
+    app_id: str
+    description: str
+    name: Optional[str]
+    functions: dict[str, str] = field(default_factory=dict)  #: tag -> fu-…
+
+
+@dataclass(frozen=True)
+class AppRef:
+    app_id: str
+
+
+@dataclass(frozen=True)
+class AppStop:
+    app_id: str
+    reason: AppStopReason = AppStopReason.FINISHED
+
+
+class LogStream(enum.Enum):
+    STDOUT = "stdout"
+    STDERR = "stderr"
+    SYSTEM = "system"  #: said by the platform: why a container is pending, that it was killed, …
+
+
+@dataclass(frozen=True)
+class LogEntry:
+    """A piece of output. `text` holds line ends as printed; a long line may span entries."""
+
+    seq: int  #: increasing within the app; what `AppEvents.after` takes
+    at: float  #: seconds since the epoch
+    stream: LogStream
+    text: str
+    function_id: str = ""
+    container_id: str = ""
+    input_id: str = ""
+
+
+@dataclass(frozen=True)
+class FunctionStatus:
+    """A function's pool as people want to see it."""
+
+    function_id: str
+    name: str
+    starting: int = 0
+    running: int = 0
+    queued_inputs: int = 0
+    running_inputs: int = 0
+    done_inputs: int = 0
+    failed_inputs: int = 0
+    pending_reason: str = ""  #: why no container can start now; empty when none is waited for
+
+
+@dataclass(frozen=True)
+class AppEvents:
+    """Watch an app: its output and its progress, from just after log entry `after`."""
+
+    app_id: str
+    after: int = 0
+    want_status: bool = True
+
+
+@dataclass(frozen=True)
+class AppEvent:
+    """Exactly one of the fields is set, or `stopped` with the reason as the last event."""
+
+    logs: list[LogEntry] = field(default_factory=list)
+    status: Optional[FunctionStatus] = None
+    stopped: Optional[AppStopReason] = None
+
+
+APP_CREATE = Method("app.create", AppCreate, AppCreated, mutating=True)
+APP_PUBLISH = Method("app.publish", AppPublish, Empty, mutating=True)
+APP_OBJECTS = Method("app.objects", AppRef, AppObjects)
+APP_STOP = Method("app.stop", AppStop, Empty, mutating=True)
+APP_EVENTS = Method("app.events", AppEvents, AppEvent, Shape.SERVER_STREAM)

@@ -1,0 +1,117 @@
+"""Functions: the one frozen spec that a decorator's many parameters collapse into."""
+
+from __future__ import annotations
+
+import enum
+from dataclasses import dataclass, field
+from typing import Any, Optional
+
+from .common import Method
+
+
+class SourceKind(enum.Enum):
+    """How the container finds the user's code."""
+
+    FILE = "file"  #: run the script at `path` as module `module`
+    MODULE = "module"  #: import `module`
+    SERIALIZED = "serialized"  #: unpickle the body of FUNCTION_CREATE
+
+
+@dataclass(frozen=True)
+class Source:
+    kind: SourceKind
+    module: str = ""  #: module name, as the user's process knows it ("__main__" never; the script's stem instead)
+    qualname: str = ""  #: e.g. "square" or "Model.predict"
+    path: str = ""  #: FILE: absolute path in the container, e.g. "/root/app.py"
+    app_variable: str = ""  #: unused by SERIALIZED; name of the App in the module where known
+    python: str = ""  #: SERIALIZED: "3.11" of the process that pickled it
+    local_modules: list[str] = field(default_factory=list)  #: top-level modules found locally but not sent, for error messages
+
+
+@dataclass(frozen=True)
+class Resources:
+    cpu: float = 0.125  #: cores requested
+    cpu_limit: Optional[float] = None  #: hard limit in cores
+    memory: int = 128  #: MiB requested
+    memory_limit: Optional[int] = None  #: hard limit in MiB
+    ephemeral_disk: Optional[int] = None  #: MiB the container may write
+    gpu: list[str] = field(default_factory=list)  #: alternatives in order, e.g. ["A100:2"]
+
+
+@dataclass(frozen=True)
+class RetryPolicy:
+    max_retries: int = 0
+    backoff_coefficient: float = 2.0
+    initial_delay: float = 1.0  #: seconds
+    max_delay: float = 60.0  #: seconds
+
+
+@dataclass(frozen=True)
+class Scaling:
+    min_containers: int = 0  #: keep_warm
+    max_containers: Optional[int] = None  #: concurrency_limit
+    buffer_containers: int = 0
+    idle_timeout: float = 60.0  #: seconds
+    factor: Optional[float] = None  #: _experimental_custom_scaling_factor
+
+
+@dataclass(frozen=True)
+class Concurrency:
+    max_concurrent_inputs: int = 1  #: allow_concurrent_inputs
+    max_inputs: Optional[int] = None  #: inputs before the container is replaced
+    batch_max_size: int = 0  #: 0: not batched
+    batch_wait_ms: int = 0
+
+
+@dataclass(frozen=True)
+class FunctionSpec:
+    """Everything that the server and the container need to know of a function."""
+
+    name: str  #: tag within the app
+    source: Source
+    image_id: str
+    mount_ids: list[str] = field(default_factory=list)  #: later mounts win
+    secret_ids: list[str] = field(default_factory=list)  #: later secrets win
+    is_generator: bool = False
+    resources: Resources = field(default_factory=Resources)
+    timeout: float = 300.0  #: seconds per input
+    retries: RetryPolicy = field(default_factory=RetryPolicy)
+    scaling: Scaling = field(default_factory=Scaling)
+    concurrency: Concurrency = field(default_factory=Concurrency)
+    block_network: bool = False
+    cloud: str = ""
+    regions: list[str] = field(default_factory=list)
+    enable_memory_snapshot: bool = False
+    schedule: dict[str, Any] = field(default_factory=dict)  #: empty: none
+
+
+@dataclass(frozen=True)
+class FunctionCreate:
+    """The body is the pickled function when `spec.source.kind` is SERIALIZED, else empty."""
+
+    app_id: str
+    spec: FunctionSpec
+
+
+@dataclass(frozen=True)
+class FunctionRef:
+    function_id: str
+
+
+@dataclass(frozen=True)
+class FunctionHandle:
+    function_id: str
+    name: str
+    is_generator: bool = False
+    web_url: str = ""
+
+
+@dataclass(frozen=True)
+class FunctionStats:
+    backlog: int = 0
+    num_total_runners: int = 0
+
+
+FUNCTION_CREATE = Method("function.create", FunctionCreate, FunctionHandle, mutating=True)
+FUNCTION_GET = Method("function.get", FunctionRef, FunctionHandle)
+FUNCTION_STATS = Method("function.stats", FunctionRef, FunctionStats)

@@ -1,0 +1,167 @@
+"""The seam between the services and the database.
+
+The services keep live state in memory and write each change here; after a restart they `load` it back. A store's life:
+`open` once, then anything, then `close` once. `write` is ordered: changes become durable in the order they were written.
+`tests/contract/test_store.py` holds every implementation to it.
+
+Inputs and outputs are stored in chunks as they travelled (a header of records and one body), not row by row: one
+database row per batch keeps a map of many small inputs cheap.
+"""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Awaitable, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol, Union
+
+from modal._wire.messages.app import LogEntry
+
+Json = dict[str, Any]
+
+
+class CallKind(enum.Enum):
+    RUN = "run"  #: `.remote()`: one input, one waiting client
+    SPAWN = "spawn"
+    MAP = "map"
+    GENERATE = "generate"
+
+
+@dataclass(frozen=True)
+class AppRecord:
+    app_id: str
+    name: str | None
+    description: str
+    environment: str
+    state: str  #: modal._wire.messages.app.AppState value
+    session_id: str  #: the client session that owns it while ephemeral
+    created_at: float
+    stopped_at: float | None = None
+    functions: dict[str, str] = field(default_factory=dict)  #: tag -> fu-…
+
+
+@dataclass(frozen=True)
+class FunctionRecord:
+    function_id: str
+    app_id: str
+    spec: Json  #: encoded FunctionSpec
+    body: bytes = b""  #: the pickled function when serialized
+
+
+@dataclass(frozen=True)
+class MountRecord:
+    mount_id: str
+    files: list[Json]  #: encoded FileEntry
+
+
+@dataclass(frozen=True)
+class SecretRecord:
+    secret_id: str
+    app_id: str
+    sealed: bytes  #: encrypted JSON object of the variables
+
+
+@dataclass(frozen=True)
+class CallRecord:
+    call_id: str
+    function_id: str
+    app_id: str
+    kind: CallKind
+    created_at: float
+    parent_input_id: str = ""
+    key: str = ""  #: "session/idempotency key" of the request that made it, to find it again
+    inputs_closed: bool = False  #: no more inputs will come
+    finished_at: float | None = None
+
+
+@dataclass(frozen=True)
+class InputChunk:
+    """Inputs as they arrived: `records` are encoded `modal._wire.messages.call.Input`s, whose inline payloads make up `body`."""
+
+    call_id: str
+    records: list[Json]
+    body: bytes
+
+
+@dataclass(frozen=True)
+class OutputChunk:
+    """Final outputs: `records` are encoded `modal._wire.messages.call.Output`s, whose inline payloads make up `body`."""
+
+    call_id: str
+    records: list[Json]
+    body: bytes
+
+
+@dataclass(frozen=True)
+class LogChunk:
+    app_id: str
+    entries: list[LogEntry]
+
+
+#: A record put again replaces the one of its id.
+Change = Union[
+    AppRecord, FunctionRecord, MountRecord, SecretRecord, CallRecord, InputChunk, OutputChunk, LogChunk
+]  # fmt: skip
+
+
+@dataclass(frozen=True)
+class OpenCall:
+    """A call that had not finished when the server stopped."""
+
+    call: CallRecord
+    inputs: list[InputChunk]
+    outputs: list[OutputChunk]
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """Everything the services start from."""
+
+    apps: list[AppRecord]  #: not stopped
+    functions: list[FunctionRecord]  #: of those apps
+    secrets: list[SecretRecord]  #: of those apps
+    calls: list[OpenCall]
+
+
+class Store(Protocol):
+    """Raises `intermodal.store.interface.StoreError` when the database fails, from every method."""
+
+    async def open(self) -> None:
+        """Connect and bring the schema up to date."""
+
+    async def close(self) -> None:
+        """Make everything written durable and disconnect. Idempotent."""
+
+    def write(self, changes: Sequence[Change]) -> Awaitable[None]:
+        """Queue changes; they are committed together with others written about the same time (a few milliseconds).
+
+        The result may be awaited to know that they are durable, or left alone: a failed write also fails `healthy`.
+        """
+
+    def healthy(self) -> str:
+        """Empty while writes succeed, else one sentence saying what failed."""
+
+    async def load(self) -> Loaded:
+        """Read what is live."""
+
+    async def function(self, function_id: str) -> FunctionRecord | None: ...
+
+    async def mount(self, mount_id: str) -> MountRecord | None: ...
+
+    async def call(self, call_id: str) -> CallRecord | None: ...
+
+    async def call_by_key(self, key: str) -> CallRecord | None:
+        """The call that a request with this idempotency key made."""
+
+    async def outputs(self, call_id: str) -> list[OutputChunk]:
+        """Outputs of a call, in the order they were written."""
+
+    async def logs(self, app_id: str, after: int, limit: int) -> list[LogEntry]:
+        """Log entries with `seq` above `after`, oldest first."""
+
+    async def expire(self, before: float) -> int:
+        """Delete calls that finished before that time, with their inputs and outputs; return how many."""
+
+
+class StoreError(Exception):
+    """The database failed. The text is one sentence for people."""

@@ -1,0 +1,114 @@
+"""A store that forgets everything when it is closed, for tests."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import defaultdict
+from collections.abc import Awaitable, Sequence
+
+from intermodal.store.interface import (
+    AppRecord,
+    CallRecord,
+    Change,
+    FunctionRecord,
+    InputChunk,
+    Loaded,
+    LogChunk,
+    MountRecord,
+    OpenCall,
+    OutputChunk,
+    SecretRecord,
+    StoreError,
+)
+from modal._wire.messages.app import LogEntry
+
+
+class MemoryStore:
+    """`intermodal.store.interface.Store` in dictionaries. Set `failure` to make every later write fail with that text."""
+
+    def __init__(self) -> None:
+        self.failure = ""
+        self._apps: dict[str, AppRecord] = {}
+        self._functions: dict[str, FunctionRecord] = {}
+        self._mounts: dict[str, MountRecord] = {}
+        self._secrets: dict[str, SecretRecord] = {}
+        self._calls: dict[str, CallRecord] = {}
+        self._inputs: dict[str, list[InputChunk]] = defaultdict(list)
+        self._outputs: dict[str, list[OutputChunk]] = defaultdict(list)
+        self._logs: dict[str, list[LogEntry]] = defaultdict(list)
+
+    async def open(self) -> None:
+        """Nothing to do."""
+
+    async def close(self) -> None:
+        """Nothing to do."""
+
+    def write(self, changes: Sequence[Change]) -> Awaitable[None]:
+        done = asyncio.get_running_loop().create_future()
+        if self.failure:
+            done.set_exception(StoreError(self.failure))
+            done.exception()  # a caller that does not wait must not cause a warning
+            return done
+        for change in changes:
+            self._apply(change)
+        done.set_result(None)
+        return done
+
+    def _apply(self, change: Change) -> None:
+        if isinstance(change, AppRecord):
+            self._apps[change.app_id] = change
+        elif isinstance(change, FunctionRecord):
+            self._functions[change.function_id] = change
+        elif isinstance(change, MountRecord):
+            self._mounts[change.mount_id] = change
+        elif isinstance(change, SecretRecord):
+            self._secrets[change.secret_id] = change
+        elif isinstance(change, CallRecord):
+            self._calls[change.call_id] = change
+        elif isinstance(change, InputChunk):
+            self._inputs[change.call_id].append(change)
+        elif isinstance(change, OutputChunk):
+            self._outputs[change.call_id].append(change)
+        else:
+            self._logs[change.app_id].extend(change.entries)
+
+    def healthy(self) -> str:
+        return self.failure
+
+    async def load(self) -> Loaded:
+        apps = {app.app_id: app for app in self._apps.values() if app.stopped_at is None}
+        return Loaded(
+            apps=list(apps.values()),
+            functions=[function for function in self._functions.values() if function.app_id in apps],
+            secrets=[secret for secret in self._secrets.values() if secret.app_id in apps],
+            calls=[
+                OpenCall(call, list(self._inputs[call.call_id]), list(self._outputs[call.call_id]))
+                for call in self._calls.values()
+                if call.finished_at is None
+            ],
+        )
+
+    async def function(self, function_id: str) -> FunctionRecord | None:
+        return self._functions.get(function_id)
+
+    async def mount(self, mount_id: str) -> MountRecord | None:
+        return self._mounts.get(mount_id)
+
+    async def call(self, call_id: str) -> CallRecord | None:
+        return self._calls.get(call_id)
+
+    async def call_by_key(self, key: str) -> CallRecord | None:
+        return next((call for call in self._calls.values() if key and call.key == key), None)
+
+    async def outputs(self, call_id: str) -> list[OutputChunk]:
+        return list(self._outputs.get(call_id, ()))
+
+    async def logs(self, app_id: str, after: int, limit: int) -> list[LogEntry]:
+        return [entry for entry in self._logs.get(app_id, ()) if entry.seq > after][:limit]
+
+    async def expire(self, before: float) -> int:
+        gone = [c.call_id for c in self._calls.values() if c.finished_at is not None and c.finished_at < before]
+        for call_id in gone:
+            for table in (self._calls, self._inputs, self._outputs):
+                table.pop(call_id, None)  # type: ignore[attr-defined]
+        return len(gone)

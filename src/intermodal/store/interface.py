@@ -1,7 +1,7 @@
 """The seam between the services and the database.
 
-The services keep live state in memory and write each change here; after a restart they `load` it back. A store's life:
-`open` once, then anything, then `close` once. `write` is ordered: changes become durable in the order they were written.
+The services keep live state in memory and write each change here; after a restart they `load` it back. A life:
+`open` once, then anything, then `close` once. `write` is ordered: changes become durable in the order written.
 `tests/contract/test_store.py` holds every implementation to it.
 
 Inputs and outputs are stored in chunks as they travelled (a header of records and one body), not row by row: one
@@ -76,7 +76,7 @@ class CallRecord:
 
 @dataclass(frozen=True)
 class InputChunk:
-    """Inputs as they arrived: `records` are encoded `modal._wire.messages.call.Input`s, whose inline payloads make up `body`."""
+    """Inputs as they arrived: encoded `modal._wire.messages.call.Input`s, and their inline payloads as `body`."""
 
     call_id: str
     records: list[Json]
@@ -85,7 +85,7 @@ class InputChunk:
 
 @dataclass(frozen=True)
 class OutputChunk:
-    """Final outputs: `records` are encoded `modal._wire.messages.call.Output`s, whose inline payloads make up `body`."""
+    """Final outputs: encoded `modal._wire.messages.call.Output`s, and their inline payloads as `body`."""
 
     call_id: str
     records: list[Json]

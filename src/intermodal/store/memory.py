@@ -13,7 +13,6 @@ from intermodal.store.interface import (
     FunctionRecord,
     InputChunk,
     Loaded,
-    LogChunk,
     MountRecord,
     OpenCall,
     OutputChunk,
@@ -24,7 +23,7 @@ from modal._wire.messages.app import LogEntry
 
 
 class MemoryStore:
-    """`intermodal.store.interface.Store` in dictionaries. Set `failure` to make every later write fail with that text."""
+    """`intermodal.store.interface.Store` in dictionaries. Set `failure` to make every later write fail so."""
 
     def __init__(self) -> None:
         self.failure = ""
@@ -110,5 +109,5 @@ class MemoryStore:
         gone = [c.call_id for c in self._calls.values() if c.finished_at is not None and c.finished_at < before]
         for call_id in gone:
             for table in (self._calls, self._inputs, self._outputs):
-                table.pop(call_id, None)  # type: ignore[attr-defined]
+                table.pop(call_id, None)
         return len(gone)

@@ -1,0 +1,99 @@
+"""The tables. Alembic's migrations must lead here; tests/contract/test_store.py compares the two."""
+
+from __future__ import annotations
+
+from sqlalchemy import BigInteger, Column, Float, Index, Integer, LargeBinary, MetaData, String, Table, Text
+
+metadata = MetaData()
+
+#: SQLite only gives INTEGER PRIMARY KEY columns their own numbers.
+BigId = BigInteger().with_variant(Integer, "sqlite")
+
+apps = Table(
+    "apps",
+    metadata,
+    Column("app_id", String(40), primary_key=True),
+    Column("name", String(256)),
+    Column("description", Text, nullable=False),
+    Column("environment", String(256), nullable=False),
+    Column("state", String(32), nullable=False),
+    Column("session_id", String(64), nullable=False),
+    Column("created_at", Float(53), nullable=False),
+    Column("stopped_at", Float(53)),
+    Column("functions", Text, nullable=False),
+)
+
+functions = Table(
+    "functions",
+    metadata,
+    Column("function_id", String(40), primary_key=True),
+    Column("app_id", String(40), nullable=False),
+    Column("spec", Text, nullable=False),
+    Column("body", LargeBinary, nullable=False),
+    Index("functions_by_app", "app_id"),
+)
+
+mounts = Table(
+    "mounts",
+    metadata,
+    Column("mount_id", String(80), primary_key=True),
+    Column("files", Text, nullable=False),
+)
+
+secrets = Table(
+    "secrets",
+    metadata,
+    Column("secret_id", String(40), primary_key=True),
+    Column("app_id", String(40), nullable=False),
+    Column("sealed", LargeBinary, nullable=False),
+    Index("secrets_by_app", "app_id"),
+)
+
+calls = Table(
+    "calls",
+    metadata,
+    Column("call_id", String(40), primary_key=True),
+    Column("function_id", String(40), nullable=False),
+    Column("app_id", String(40), nullable=False),
+    Column("kind", String(16), nullable=False),
+    Column("created_at", Float(53), nullable=False),
+    Column("parent_input_id", String(64), nullable=False),
+    Column("key", String(200), nullable=False),
+    Column("inputs_closed", Integer, nullable=False),
+    Column("finished_at", Float(53)),
+    Index("calls_by_key", "key"),
+    Index("calls_by_finished", "finished_at"),
+)
+
+input_chunks = Table(
+    "input_chunks",
+    metadata,
+    Column("id", BigId, primary_key=True, autoincrement=True),
+    Column("call_id", String(40), nullable=False),
+    Column("records", Text, nullable=False),
+    Column("body", LargeBinary, nullable=False),
+    Index("input_chunks_by_call", "call_id"),
+)
+
+output_chunks = Table(
+    "output_chunks",
+    metadata,
+    Column("id", BigId, primary_key=True, autoincrement=True),
+    Column("call_id", String(40), nullable=False),
+    Column("records", Text, nullable=False),
+    Column("body", LargeBinary, nullable=False),
+    Index("output_chunks_by_call", "call_id"),
+)
+
+logs = Table(
+    "logs",
+    metadata,
+    Column("app_id", String(40), primary_key=True),
+    Column("seq", BigInteger, primary_key=True),
+    Column("at", Float(53), nullable=False),
+    Column("stream", String(16), nullable=False),
+    Column("text", Text, nullable=False),
+    Column("function_id", String(40), nullable=False),
+    Column("container_id", String(40), nullable=False),
+    Column("input_id", String(64), nullable=False),
+)

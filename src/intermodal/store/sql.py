@@ -1,0 +1,232 @@
+"""The store in SQLite (default) or PostgreSQL, through SQLAlchemy Core.
+
+One writer thread commits everything that was written since its last commit in one transaction (group commit): the
+event loop never waits for the disk, and a busy server commits a few hundred times a second. Reads have their own thread.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, TypeVar
+
+from sqlalchemy import Connection, Engine, Select, Table, create_engine, delete, event, select
+from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy.exc import SQLAlchemyError
+
+from intermodal.store import rows, schema
+from intermodal.store.interface import (
+    CallRecord,
+    Change,
+    FunctionRecord,
+    Loaded,
+    MountRecord,
+    OpenCall,
+    OutputChunk,
+    StoreError,
+)
+from intermodal.store.migrate import upgrade
+from modal._wire.messages.app import LogEntry
+
+log = logging.getLogger(__name__)
+Result = TypeVar("Result")
+_BATCH = 500  # ids in one IN (...) list
+
+
+class SqlStore:
+    """`intermodal.store.interface.Store` in a SQL database.
+
+    Args:
+        url: an SQLAlchemy URL, ``sqlite:///…`` or ``postgresql+psycopg://…``.
+        commit_interval: seconds the writer waits for more changes before it commits.
+    """
+
+    def __init__(self, url: str, commit_interval: float = 0.003) -> None:
+        self._url = url
+        self._interval = commit_interval
+        self._engine: Engine | None = None
+        self._writer = ThreadPoolExecutor(1, "store-writer")
+        self._reader = ThreadPoolExecutor(1, "store-reader")
+        self._pending: list[Change] = []
+        self._committed: asyncio.Future[None] | None = None  # of what is pending now
+        self._flusher: asyncio.Task[None] | None = None
+        self._failure = ""
+
+    async def open(self) -> None:
+        def connect() -> Engine:
+            engine = create_engine(self._url)
+            if engine.dialect.name == "sqlite":
+                event.listen(engine, "connect", _configure_sqlite)
+            with engine.begin() as connection:
+                upgrade(connection)
+            return engine
+
+        self._engine = await self._run(self._writer, connect)
+
+    async def close(self) -> None:
+        if self._flusher is not None:
+            await self._flusher
+        if self._engine is not None:
+            await self._run(self._writer, self._engine.dispose)
+            self._engine = None
+        self._writer.shutdown()
+        self._reader.shutdown()
+
+    def write(self, changes: Sequence[Change]) -> Awaitable[None]:
+        self._pending.extend(changes)
+        if self._committed is None:
+            loop = asyncio.get_running_loop()
+            self._committed = loop.create_future()
+            # Whoever does not wait learns of a failure from `healthy`.
+            self._committed.add_done_callback(lambda done: done.cancelled() or done.exception())
+            if self._flusher is None or self._flusher.done():
+                self._flusher = loop.create_task(self._flush())
+        return asyncio.shield(self._committed)
+
+    async def _flush(self) -> None:
+        while self._committed is not None:
+            await asyncio.sleep(self._interval)
+            batch, self._pending = self._pending, []
+            committed, self._committed = self._committed, None
+            try:
+                await self._run(self._writer, lambda batch=batch: self._commit(batch))  # type: ignore[misc]
+            except StoreError as error:
+                self._failure = str(error)
+                log.error("%s", error)
+                committed.set_exception(error)
+            else:
+                self._failure = ""
+                committed.set_result(None)
+
+    def _commit(self, batch: list[Change]) -> None:
+        grouped: dict[Table, list[dict[str, Any]]] = {}
+        for change in batch:
+            table, new = rows.rows_of(change)
+            grouped.setdefault(table, []).extend(new)
+        assert self._engine is not None
+        with self._engine.begin() as connection:
+            for table, new in grouped.items():
+                _put(connection, table, new)
+
+    def healthy(self) -> str:
+        return self._failure
+
+    async def load(self) -> Loaded:
+        return await self._read(_load)
+
+    async def function(self, function_id: str) -> FunctionRecord | None:
+        table = schema.functions
+        found = await self._all(select(table).where(table.c.function_id == function_id), rows.function_of)
+        return found[0] if found else None
+
+    async def mount(self, mount_id: str) -> MountRecord | None:
+        table = schema.mounts
+        found = await self._all(select(table).where(table.c.mount_id == mount_id), rows.mount_of)
+        return found[0] if found else None
+
+    async def call(self, call_id: str) -> CallRecord | None:
+        found = await self._all(select(schema.calls).where(schema.calls.c.call_id == call_id), rows.call_of)
+        return found[0] if found else None
+
+    async def call_by_key(self, key: str) -> CallRecord | None:
+        if not key:
+            return None
+        found = await self._all(select(schema.calls).where(schema.calls.c.key == key), rows.call_of)
+        return found[0] if found else None
+
+    async def outputs(self, call_id: str) -> list[OutputChunk]:
+        table = schema.output_chunks
+        query = select(table).where(table.c.call_id == call_id).order_by(table.c.id)
+        return await self._all(query, rows.output_chunk_of)
+
+    async def logs(self, app_id: str, after: int, limit: int) -> list[LogEntry]:
+        table = schema.logs
+        query = select(table).where(table.c.app_id == app_id, table.c.seq > after).order_by(table.c.seq).limit(limit)
+        return await self._all(query, rows.log_of)
+
+    async def expire(self, before: float) -> int:
+        def remove(connection: Connection) -> int:
+            calls = schema.calls
+            gone = list(connection.scalars(select(calls.c.call_id).where(calls.c.finished_at < before)))
+            for start in range(0, len(gone), _BATCH):
+                some = gone[start : start + _BATCH]
+                for table in (schema.input_chunks, schema.output_chunks, calls):
+                    connection.execute(delete(table).where(table.c.call_id.in_(some)))
+            return len(gone)
+
+        def transaction() -> int:
+            assert self._engine is not None
+            with self._engine.begin() as connection:
+                return remove(connection)
+
+        return await self._run(self._writer, transaction)
+
+    async def _all(self, query: Select[Any], convert: Callable[[Any], Result]) -> list[Result]:
+        return await self._read(lambda connection: [convert(row) for row in connection.execute(query).mappings()])
+
+    async def _read(self, work: Callable[[Connection], Result]) -> Result:
+        # A read sees what was written before it.
+        if self._committed is not None:
+            await asyncio.shield(self._committed)
+        elif self._flusher is not None and not self._flusher.done():
+            await asyncio.shield(self._flusher)
+
+        def transaction() -> Result:
+            assert self._engine is not None
+            with self._engine.connect() as connection:
+                return work(connection)
+
+        return await self._run(self._reader, transaction)
+
+    async def _run(self, pool: ThreadPoolExecutor, work: Callable[[], Result]) -> Result:
+        try:
+            return await asyncio.get_running_loop().run_in_executor(pool, work)
+        except SQLAlchemyError as error:
+            cause = getattr(error, "orig", None) or error
+            raise StoreError(f"The database failed: {cause}.") from error
+
+
+def _configure_sqlite(connection: Any, _record: object) -> None:
+    # WAL with synchronous=NORMAL loses nothing when the process dies; only a power cut can undo the last commits.
+    for pragma in ("journal_mode=WAL", "synchronous=NORMAL", "busy_timeout=10000"):
+        connection.execute(f"PRAGMA {pragma}")
+
+
+def _put(connection: Connection, table: Table, new: list[dict[str, Any]]) -> None:
+    """Insert rows; one that has the key of an existing row replaces it. The last of several with one key wins."""
+    if "id" in table.c:  # chunks are only ever added
+        connection.execute(table.insert(), new)
+        return
+    key = [column.name for column in table.primary_key.columns]
+    unique = {tuple(row[name] for name in key): row for row in new}
+    dialect = postgresql if connection.dialect.name == "postgresql" else sqlite
+    statement = dialect.insert(table)
+    others = {column.name: statement.excluded[column.name] for column in table.c if column.name not in key}
+    connection.execute(statement.on_conflict_do_update(index_elements=key, set_=others), list(unique.values()))
+
+
+def _load(connection: Connection) -> Loaded:
+    def every(query: Select[Any], convert: Callable[[Any], Result]) -> list[Result]:
+        return [convert(row) for row in connection.execute(query).mappings()]
+
+    live = select(schema.apps.c.app_id).where(schema.apps.c.stopped_at.is_(None))
+    open_ids = select(schema.calls.c.call_id).where(schema.calls.c.finished_at.is_(None))
+    chunks_in, chunks_out = schema.input_chunks, schema.output_chunks
+    inputs = every(select(chunks_in).where(chunks_in.c.call_id.in_(open_ids)).order_by("id"), rows.input_chunk_of)
+    outputs = every(select(chunks_out).where(chunks_out.c.call_id.in_(open_ids)).order_by("id"), rows.output_chunk_of)
+    calls = {
+        call.call_id: OpenCall(call, [], [])
+        for call in every(select(schema.calls).where(schema.calls.c.finished_at.is_(None)), rows.call_of)
+    }
+    for input_chunk in inputs:
+        calls[input_chunk.call_id].inputs.append(input_chunk)
+    for output_chunk in outputs:
+        calls[output_chunk.call_id].outputs.append(output_chunk)
+    return Loaded(
+        apps=every(select(schema.apps).where(schema.apps.c.stopped_at.is_(None)), rows.app_of),
+        functions=every(select(schema.functions).where(schema.functions.c.app_id.in_(live)), rows.function_of),
+        secrets=every(select(schema.secrets).where(schema.secrets.c.app_id.in_(live)), rows.secret_of),
+        calls=list(calls.values()),
+    )

@@ -1,0 +1,140 @@
+"""Every store keeps what it is given, in order, and says when it cannot."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+import pytest
+from alembic.autogenerate import compare_metadata
+from alembic.runtime.migration import MigrationContext
+from sqlalchemy import create_engine, text
+
+from intermodal.store.interface import (
+    AppRecord,
+    CallKind,
+    CallRecord,
+    FunctionRecord,
+    InputChunk,
+    LogChunk,
+    MountRecord,
+    OutputChunk,
+    SecretRecord,
+    Store,
+    StoreError,
+)
+from intermodal.store.memory import MemoryStore
+from intermodal.store.schema import metadata
+from intermodal.store.sql import SqlStore
+from modal._wire.messages.app import LogEntry, LogStream
+
+APP = AppRecord("ap-1", None, "hello.py", "main", "ephemeral", "se-1", 10.0, functions={"f": "fu-1"})
+CALL = CallRecord("fc-1", "fu-1", "ap-1", CallKind.MAP, 11.0, key="se-1/k1")
+
+
+@pytest.fixture(params=["memory", "sqlite"])
+async def store(request: pytest.FixtureRequest, tmp_path: Path):
+    made: Store = MemoryStore() if request.param == "memory" else SqlStore(f"sqlite:///{tmp_path}/state.db")
+    await made.open()
+    yield made
+    await made.close()
+
+
+async def test_what_was_written_is_loaded_back(store: Store) -> None:
+    secret, function = SecretRecord("st-1", "ap-1", b"sealed"), FunctionRecord("fu-1", "ap-1", {"name": "f"}, b"code")
+    first, second = InputChunk("fc-1", [{"index": 0}], b"a"), InputChunk("fc-1", [{"index": 1}], b"b")
+    output = OutputChunk("fc-1", [{"index": 1, "status": "success"}], b"B")
+    store.write([APP, function, secret, CALL, first])
+    await store.write([second, output])
+    loaded = await store.load()
+    assert loaded.apps == [APP]
+    assert loaded.functions == [function]
+    assert loaded.secrets == [secret]
+    [call] = loaded.calls
+    assert (call.call, call.inputs, call.outputs) == (CALL, [first, second], [output])
+
+
+async def test_a_record_put_again_replaces_the_earlier_one(store: Store) -> None:
+    store.write([APP])
+    store.write([dataclasses.replace(APP, description="one"), dataclasses.replace(APP, description="two")])
+    assert [app.description for app in (await store.load()).apps] == ["two"]
+
+
+async def test_stopped_apps_and_finished_calls_are_not_loaded(store: Store) -> None:
+    await store.write([dataclasses.replace(APP, stopped_at=12.0), dataclasses.replace(CALL, finished_at=12.0)])
+    loaded = await store.load()
+    assert (loaded.apps, loaded.calls) == ([], [])
+
+
+async def test_a_finished_call_is_found_by_id_and_key_until_it_expires(store: Store) -> None:
+    finished = dataclasses.replace(CALL, finished_at=20.0)
+    output = OutputChunk("fc-1", [{"index": 0}], b"x")
+    await store.write([finished, output])
+    assert await store.call("fc-1") == await store.call_by_key("se-1/k1") == finished
+    assert await store.outputs("fc-1") == [output]
+    assert await store.expire(before=20.0) == 0
+    assert await store.expire(before=20.5) == 1
+    assert await store.call("fc-1") is None
+    assert await store.outputs("fc-1") == []
+
+
+async def test_calls_without_a_key_are_never_found_by_one(store: Store) -> None:
+    await store.write([dataclasses.replace(CALL, key="")])
+    assert await store.call_by_key("") is None
+
+
+async def test_logs_are_read_from_after_a_sequence_number(store: Store) -> None:
+    entries = [LogEntry(seq, 1.5, LogStream.STDOUT, f"line {seq}\0\n", "fu-1", "ta-1", "") for seq in range(1, 6)]
+    await store.write([LogChunk("ap-1", entries)])
+    got = await store.logs("ap-1", after=2, limit=2)
+    assert [entry.seq for entry in got] == [3, 4]
+    assert got[0].stream is LogStream.STDOUT
+    assert await store.logs("ap-2", after=0, limit=10) == []
+
+
+async def test_mounts_are_found_by_id(store: Store) -> None:
+    mount = MountRecord("mo-1", [{"path": "/root/a.py"}])
+    await store.write([mount])
+    assert await store.mount("mo-1") == mount
+    assert await store.mount("mo-2") is None
+
+
+async def test_a_failed_write_is_reported_to_who_waits_and_by_healthy(tmp_path: Path) -> None:
+    store = SqlStore(f"sqlite:///{tmp_path}/state.db")
+    await store.open()
+    engine = create_engine(f"sqlite:///{tmp_path}/state.db")
+    with engine.begin() as connection:
+        connection.execute(text("DROP TABLE apps"))
+    with pytest.raises(StoreError, match="no such table"):
+        await store.write([APP])
+    assert "no such table" in store.healthy()
+    await store.write([MountRecord("mo-1", [])])
+    assert store.healthy() == ""
+    await store.close()
+    engine.dispose()
+
+
+async def test_a_database_of_a_newer_version_is_refused(tmp_path: Path) -> None:
+    url = f"sqlite:///{tmp_path}/state.db"
+    store = SqlStore(url)
+    await store.open()
+    await store.close()
+    engine = create_engine(url)
+    with engine.begin() as connection:
+        connection.execute(text("UPDATE alembic_version SET version_num = '9999'"))
+    engine.dispose()
+    newer = SqlStore(url)
+    with pytest.raises(StoreError, match="newer than this program"):
+        await newer.open()
+    await newer.close()
+
+
+async def test_the_migrations_lead_to_the_declared_schema(tmp_path: Path) -> None:
+    url = f"sqlite:///{tmp_path}/state.db"
+    store = SqlStore(url)
+    await store.open()
+    await store.close()
+    engine = create_engine(url)
+    with engine.connect() as connection:
+        assert compare_metadata(MigrationContext.configure(connection), metadata) == []
+    engine.dispose()

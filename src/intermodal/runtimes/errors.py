@@ -18,3 +18,7 @@ class MissingTool(RuntimeFailure):
 
 class DiskFull(RuntimeFailure):
     """No space is left where containers or images are kept."""
+
+
+class BadImage(RuntimeFailure):
+    """The image, a mount or a setting of the function makes a start impossible; trying again cannot help."""

@@ -34,6 +34,7 @@ class Bundle:
     resources: Resources = field(default_factory=Resources)
     mounts: tuple[BindMount, ...] = ()
     netns: Path | None = None  #: a network namespace to join; None: a new empty one
+    userns: Path | None = None  #: the user namespace that owns `netns`, mapped as `uid_base` says; None: a new one
     hostname: str = "modal"
     uid_base: int = 100_000  #: uid 0 inside is this uid outside; 65,536 ids are mapped
     state_dir: Path = Path()  #: an empty directory of the container's own for the bundle's files
@@ -74,5 +75,11 @@ class Runtime(Protocol):
     async def clean(self) -> int:
         """Kill and delete every container of an earlier agent with the same data directory; return how many."""
 
+    def path_inside(self, bundle: Bundle, path: str) -> str:
+        """The name by which the process of `bundle` will know the absolute container path `path`."""
+
     async def start(self, bundle: Bundle) -> ContainerProcess:
-        """Start the container. On error nothing is left behind."""
+        """Start the container. On error nothing is left behind.
+
+        Raises `intermodal.runtimes.errors.BadImage` when the image or the settings are at fault.
+        """

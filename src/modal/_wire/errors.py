@@ -10,11 +10,17 @@ import modal.exception
 
 from .messages.common import ErrorInfo
 
-GENERIC_FAILURE = "The server failed at this request; its log has the reason. The same request may succeed when tried again."
+GENERIC_FAILURE = (
+    "The server failed at this request; its log has the reason. The same request may succeed when tried again."
+)
 
 
 class WireError(modal.exception.Error):
     """What arrived does not follow the protocol: a malformed or oversized frame, or a message of the wrong shape."""
+
+
+class TooLarge(WireError, modal.exception.RequestSizeError):
+    """A frame or its header is over the limit."""
 
 
 def _typed_errors() -> dict[str, type[Exception]]:
@@ -31,12 +37,12 @@ _TYPED = _typed_errors()
 def to_error_info(exc: BaseException) -> ErrorInfo:
     """Describe `exc` for the other side.
 
-    A subclass of a class in `modal.exception` travels as that class; a `WireError` as InvalidError, since the sender of
+    A subclass of a class in `modal.exception` travels as that class; a `WireError` as InvalidError or RequestSizeError, since the sender of
     the malformed message is at fault; everything else as InternalFailure with a sentence that gives no details away.
     A dict in the exception's `data` attribute travels along.
     """
     if isinstance(exc, WireError):
-        return ErrorInfo("InvalidError", str(exc))
+        return ErrorInfo("RequestSizeError" if isinstance(exc, TooLarge) else "InvalidError", str(exc))
     for cls in type(exc).__mro__:
         if _TYPED.get(cls.__name__) is cls:
             data = getattr(exc, "data", None)
@@ -46,7 +52,7 @@ def to_error_info(exc: BaseException) -> ErrorInfo:
 
 def is_typed(exc: BaseException) -> bool:
     """Whether `exc` is one that travels as itself, and so needs no entry in the log."""
-    return isinstance(exc, WireError) or any(_TYPED.get(cls.__name__) is cls for cls in type(exc).__mro__)
+    return any(_TYPED.get(cls.__name__) is cls for cls in type(exc).__mro__)
 
 
 def from_error_info(info: ErrorInfo) -> Exception:

@@ -12,7 +12,7 @@ import json
 import struct
 from typing import Any, NoReturn, Union
 
-from .errors import WireError
+from .errors import TooLarge, WireError
 
 HEADER_LIMIT = 1024 * 1024  #: bytes of header JSON
 FRAME_LIMIT = 16 * 1024 * 1024  #: bytes of a frame, without the length before it
@@ -44,7 +44,7 @@ def pack_header(header: dict[str, Any]) -> bytes:
     except (TypeError, ValueError, RecursionError) as error:
         raise WireError(f"The message cannot be written as JSON: {error}.") from None
     if len(raw) > HEADER_LIMIT:
-        raise WireError(f"The message header has {len(raw)} bytes; the limit is {HEADER_LIMIT}.")
+        raise TooLarge(f"The message header has {len(raw)} bytes; the limit is {HEADER_LIMIT}.")
     return _LENGTH.pack(len(raw)) + raw
 
 
@@ -56,7 +56,7 @@ def pack(header: dict[str, Any], body: Buffer = b"") -> bytes:
     """
     head = pack_header(header)
     if len(head) + len(body) > FRAME_LIMIT:
-        raise WireError(f"The message has {len(head) + len(body)} bytes; the limit is {FRAME_LIMIT}.")
+        raise TooLarge(f"The message has {len(head) + len(body)} bytes; the limit is {FRAME_LIMIT}.")
     return b"".join((head, body))
 
 
@@ -68,12 +68,12 @@ def unpack(data: Buffer) -> tuple[dict[str, Any], memoryview]:
     """
     size = len(data)
     if size > FRAME_LIMIT:
-        raise WireError(f"A frame of {size} bytes arrived; the limit is {FRAME_LIMIT}.")
+        raise TooLarge(f"A frame of {size} bytes arrived; the limit is {FRAME_LIMIT}.")
     if size < _SMALLEST:
         raise WireError(f"A frame of {size} bytes arrived, which is too short to be one.")
     (length,) = _LENGTH.unpack_from(data)
     if length > HEADER_LIMIT:
-        raise WireError(f"A frame header of {length} bytes arrived; the limit is {HEADER_LIMIT}.")
+        raise TooLarge(f"A frame header of {length} bytes arrived; the limit is {HEADER_LIMIT}.")
     stop = _LENGTH.size + length
     if stop > size:
         raise WireError(f"A frame of {size} bytes arrived that announces a header of {length} bytes.")
@@ -109,7 +109,7 @@ class FrameDecoder:
         self._limit = limit
         self._kept = bytearray()  # the start of a frame whose end has not arrived
         self._needed = 0  # bytes of `_kept` from which on it is worth looking at again
-        self._broken = ""  # why no more can be read
+        self._broken: WireError | None = None  # why no more can be read
 
     def feed(self, data: Buffer) -> list[memoryview]:
         """Take the next bytes of the stream and return the frames that they complete.
@@ -120,7 +120,7 @@ class FrameDecoder:
             WireError: a length is impossible or over the limit.
         """
         if self._broken:
-            raise WireError(self._broken)
+            raise self._broken
         if self._needed:
             self._kept += data
             if len(self._kept) < self._needed:
@@ -135,7 +135,7 @@ class FrameDecoder:
             (length,) = _LENGTH.unpack_from(data, position)
             if not _SMALLEST <= length <= self._limit:
                 self._broken = _impossible(length, self._limit)
-                raise WireError(self._broken)
+                raise self._broken
             stop = position + _LENGTH.size + length
             if stop > end:
                 missing = _LENGTH.size + length
@@ -148,7 +148,7 @@ class FrameDecoder:
         return frames
 
 
-def _impossible(length: int, limit: int) -> str:
+def _impossible(length: int, limit: int) -> WireError:
     if length > limit:
-        return f"A frame of {length} bytes was announced; the limit is {limit}."
-    return f"A frame of {length} bytes was announced, which is too short to be one."
+        return TooLarge(f"A frame of {length} bytes was announced; the limit is {limit}.")
+    return WireError(f"A frame of {length} bytes was announced, which is too short to be one.")

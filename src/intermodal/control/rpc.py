@@ -1,0 +1,216 @@
+"""The server's RPC: handlers by method, the sessions of clients, and the listener on a Unix socket."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import socket
+import stat
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import Any, TypeVar, Union
+
+from intermodal.control.rpc_context import LOCAL, Authenticate, Context, Principal
+from intermodal.control.rpc_peer import Peer
+from intermodal.control.rpc_replies import ReplyMemory
+from intermodal.control.rpc_run import Run
+from modal._wire.carrier import StreamCarrier
+from modal._wire.endpoint import MessageStream
+from modal._wire.messages.common import Method
+
+Request = TypeVar("Request")
+Response = TypeVar("Response")
+
+SESSION_GRACE = 15.0  #: seconds that a session without a connection is waited for
+
+#: The server's side of a stream: iterate over (item, body), `await send(message, body)`.
+ServerStream = MessageStream
+
+
+Reply = Union[Response, tuple[Response, bytes]]
+UnaryHandler = Callable[[Context, Request, bytes], Union[Awaitable[Reply[Response]], Reply[Response]]]
+StreamHandler = Callable[[Context, Request, bytes, "ServerStream[Any, Any]"], Awaitable[Any]]
+
+
+class _Session:
+    def __init__(self) -> None:
+        self.connections = 0
+        self.ending: asyncio.TimerHandle | None = None
+
+
+class Dispatcher:
+    """Runs the handlers of calls that arrive on any number of connections. Belongs to one event loop."""
+
+    def __init__(
+        self,
+        *,
+        version: str = "0.1.0",
+        session_grace: float = SESSION_GRACE,
+        replies: ReplyMemory | None = None,
+        session_opened: Callable[[str, Principal], None] | None = None,
+        session_closed: Callable[[str, Principal], None] | None = None,
+    ) -> None:
+        """Args:
+        version: sent to clients.
+        session_grace: seconds after which a session whose last connection broke is closed; a client that says
+            goodbye closes it at once.
+        replies: where results of mutating calls are kept.
+        session_opened: called with the session's id and principal when its first connection is accepted.
+        session_closed: called once when the session is over.
+        """
+        self.version = version
+        self.session_opened = session_opened
+        self.session_closed = session_closed
+        self.replies = replies if replies is not None else ReplyMemory()
+        self.running: dict[tuple[object, ...], Run] = {}  #: mutating unary calls by key
+        self.tasks: set[asyncio.Future[Any]] = set()  #: everything handlers are running in
+        self._session_grace = session_grace
+        self._handlers: dict[str, tuple[Method[Any, Any], Callable[..., Any]]] = {}
+        self._sessions: dict[tuple[Principal, str], _Session] = {}
+        self._peers: set[Peer] = set()
+
+    def register(
+        self,
+        method: Method[Request, Response],
+        handler: UnaryHandler[Request, Response] | StreamHandler[Request],
+    ) -> None:
+        """Serve `method` with `handler`.
+
+        A unary handler gets (context, request, body) and returns the response or (response, body), or an awaitable
+        of either. A coroutine runs in a task of its own; a plain function that returns the response, or a future
+        that is done, is answered without one. A stream handler is a coroutine function that gets the stream as
+        fourth argument; that of a client stream returns like a unary handler, others return None.
+
+        A handler is cancelled when its caller cancels or its deadline passes, and when the connection breaks unless
+        the method is unary and mutating.
+
+        Raises:
+            ValueError: the method has a handler.
+        """
+        if method.name in self._handlers:
+            raise ValueError(f"{method.name} has a handler already")
+        self._handlers[method.name] = (method, handler)
+
+    def handler(self, name: str) -> tuple[Method[Any, Any], Callable[..., Any]] | None:
+        return self._handlers.get(name)
+
+    def peer(self, authenticate: Authenticate) -> Peer:
+        """Make the endpoint of a new connection whose caller is `authenticate(token)`; that may raise AuthError."""
+        peer = Peer(self, authenticate)
+        self._peers.add(peer)
+        return peer
+
+    def connection_protocol(self, principal: Principal) -> StreamCarrier:
+        """Make the asyncio protocol for a new stream connection of `principal`."""
+        return StreamCarrier(self.peer(lambda token: principal))
+
+    def adopt(self, principal: Principal, transport: asyncio.Transport, first_frame: bytes) -> StreamCarrier:
+        """Continue a connection whose first frame (without its length) someone else has read.
+
+        The transport is given the returned protocol; bytes read beyond the frame go to its `data_received`.
+        """
+        protocol = self.connection_protocol(principal)
+        protocol.connection_made(transport)
+        transport.set_protocol(protocol)
+        protocol.frame_received(first_frame)
+        return protocol
+
+    async def close(self) -> None:
+        """Hang up every connection, cancel every handler and wait until they are gone. Sessions are not closed."""
+        for session in self._sessions.values():
+            if session.ending is not None:
+                session.ending.cancel()
+        self._sessions.clear()
+        for peer in list(self._peers):
+            peer.hang_up()
+            peer.cancel_all()
+        tasks = list(self.tasks)
+        for task in tasks:
+            task.cancel()
+        if tasks:
+            await asyncio.gather(*tasks, return_exceptions=True)
+
+    # Called by peers
+
+    def joined(self, principal: Principal, session_id: str) -> None:
+        session = self._sessions.get((principal, session_id))
+        if session is None:
+            session = self._sessions[(principal, session_id)] = _Session()
+            if self.session_opened is not None:
+                self.session_opened(session_id, principal)
+        session.connections += 1
+        if session.ending is not None:
+            session.ending.cancel()
+            session.ending = None
+
+    def left(self, peer: Peer, principal: Principal | None, session_id: str, *, for_good: bool) -> None:
+        self._peers.discard(peer)
+        session = self._sessions.get((principal, session_id)) if principal is not None else None
+        if session is None or principal is None:
+            return
+        session.connections -= 1
+        if session.connections == 0:
+            grace = 0.0 if for_good else self._session_grace
+            session.ending = asyncio.get_running_loop().call_later(grace, self._over, principal, session_id)
+
+    def _over(self, principal: Principal, session_id: str) -> None:
+        if self._sessions.pop((principal, session_id), None) is not None and self.session_closed is not None:
+            self.session_closed(session_id, principal)
+
+
+async def serve_unix(
+    dispatcher: Dispatcher, path: str | os.PathLike[str], principal: Principal = LOCAL
+) -> asyncio.Server:
+    """Listen on the Unix socket `path`, which only this user may open; whoever can open it is `principal`.
+
+    A socket that a dead server left is replaced.
+
+    Raises:
+        OSError: the directory does not exist or may not be written.
+        FileExistsError: a server listens there, or `path` is no socket.
+    """
+    path = Path(path)
+    with contextlib.suppress(FileNotFoundError):
+        if not stat.S_ISSOCK(path.lstat().st_mode) or _is_served(path):
+            raise FileExistsError(f"{path} is in use.")
+        path.unlink()
+    listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
+    try:
+        mask = os.umask(0o177)  # there must be no moment in which others may connect
+        try:
+            listener.bind(str(path))
+        finally:
+            os.umask(mask)
+        return await asyncio.get_running_loop().create_unix_server(
+            lambda: dispatcher.connection_protocol(principal), sock=listener, backlog=1024
+        )
+    except BaseException:
+        listener.close()
+        raise
+
+
+def _is_served(path: Path) -> bool:
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
+        probe.settimeout(1.0)
+        try:
+            probe.connect(str(path))
+        except (ConnectionRefusedError, FileNotFoundError):
+            return False
+        except OSError:
+            return True
+        return True
+
+
+__all__ = [
+    "LOCAL",
+    "SESSION_GRACE",
+    "Authenticate",
+    "Context",
+    "Dispatcher",
+    "Principal",
+    "ServerStream",
+    "StreamHandler",
+    "UnaryHandler",
+    "serve_unix",
+]

@@ -1,0 +1,52 @@
+"""How a unary call ended, in the form in which it is sent and kept."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass
+from typing import Any
+
+from modal._wire.codec import encode
+from modal._wire.connection import Connection
+from modal._wire.errors import WireError, is_typed, to_error_info
+from modal._wire.messages.common import Empty, ErrorInfo, Method
+
+logger = logging.getLogger("intermodal.rpc")
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """`error`, or a response message (JSON values) with its body."""
+
+    message: Any = None
+    body: bytes | memoryview = b""
+    error: ErrorInfo | None = None
+
+    def send(self, connection: Connection, id: int) -> None:
+        """Complete call `id` with this."""
+        if self.error is not None:
+            connection.fail(id, self.error)
+            return
+        try:
+            connection.reply(id, self.message, self.body)
+        except WireError as error:
+            connection.fail(id, to_error_info(error))
+
+
+def outcome_of(method: Method[Any, Any], result: Any) -> Outcome:
+    """Make the outcome from what a handler returned: a response, or a response and its body."""
+    body: bytes | memoryview = b""
+    if type(result) is tuple:
+        result, body = result
+    if result is None and method.response is Empty:
+        return Outcome({})
+    if not isinstance(result, method.response):
+        return failure_of(method, TypeError(f"the handler of {method.name} returned {type(result).__name__}"))
+    return Outcome(encode(result), body)
+
+
+def failure_of(method: Method[Any, Any], exc: BaseException) -> Outcome:
+    """Make the outcome from what a handler raised; the unexpected is logged with its traceback."""
+    if not is_typed(exc):
+        logger.error("%s failed", method.name, exc_info=exc)
+    return Outcome(error=to_error_info(exc))

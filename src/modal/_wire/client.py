@@ -1,0 +1,277 @@
+"""The client: calls over a connection that is made again when it breaks."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import itertools
+import random
+from collections.abc import AsyncIterator
+from typing import Any, Optional, TypeVar
+
+from modal.exception import ClientClosed, ConnectionError, TimeoutError
+
+from .carrier import StreamCarrier
+from .codec import encode
+from .frames import Buffer
+from .link import ClientStream, Link, LinkLost
+from .messages.common import Method
+
+VERSION = "0.1.0"
+
+Request = TypeVar("Request")
+Response = TypeVar("Response")
+
+_HANDSHAKE_TIMEOUT = 10.0
+_KEEP_ALIVE = 15.0
+_FIRST_DELAY, _LONGEST_DELAY = 0.02, 1.0
+_SENDS = 5  # a request that a server does not survive must not be sent for ever
+
+
+class RpcClient:
+    """Calls the server. Belongs to the event loop it was first used on.
+
+    A lost connection is made again in the background. Unary calls under way are then sent again: those of mutating
+    methods with their idempotency key, so that they act once. Streams under way raise ConnectionError, for their
+    owner to resume.
+    """
+
+    def __init__(
+        self,
+        target: str,
+        *,
+        session: str,
+        token: Optional[dict[str, Any]] = None,
+        connect_timeout: float = 10.0,
+        reconnect_timeout: float = 60.0,
+    ) -> None:
+        """Args:
+        target: ``unix:///path`` or ``http(s)://host:port``.
+        session: id of this client, ``se-…``; kept over reconnects.
+        token: ``{"id": …, "secret": …}``, or None.
+        connect_timeout: seconds that `open` tries for; 0: once.
+        reconnect_timeout: seconds that a lost connection is tried to be made again, before calls raise ConnectionError.
+        """
+        self.target = target
+        self.session = session
+        self._token = token
+        self._connect_timeout = connect_timeout
+        self._reconnect_timeout = reconnect_timeout
+        self._link: Optional[Link] = None
+        self._connecting: Optional[asyncio.Task[Link]] = None
+        self._closed = False
+        self._keys = itertools.count(1)
+
+    async def open(self) -> None:
+        """Connect.
+
+        Raises:
+            ConnectionError: the server cannot be reached.
+            VersionError: client and server do not speak one protocol version.
+            AuthError: the server does not accept the token.
+        """
+        await self._connected(self._connect_timeout)
+
+    async def close(self) -> None:
+        """Say goodbye and disconnect; calls under way raise ClientClosed. Idempotent."""
+        self._closed = True
+        if self._connecting is not None:
+            self._connecting.cancel()
+        link, self._link = self._link, None
+        if link is not None:
+            link.fail_all(ClientClosed("The client was closed while the call was under way."))
+            link.connection.bye()
+            link.hang_up()
+            await link.gone
+
+    async def unary(
+        self,
+        method: Method[Request, Response],
+        request: Request,
+        body: Buffer = b"",
+        *,
+        timeout: Optional[float] = None,
+        key: Optional[str] = None,
+    ) -> tuple[Response, bytes]:
+        """Call a unary method; return its response and the response's body.
+
+        Args:
+            method: the method.
+            request: its request message.
+            body: opaque bytes beside the request; must not be changed until the call returns.
+            timeout: seconds; the server cancels the work too. None: none.
+            key: idempotency key, unique in the session; by default a new one for a mutating method.
+
+        Raises:
+            TimeoutError: `timeout` passed.
+            ConnectionError: the connection was lost and could not be made again in time.
+            ClientClosed: the client is closed.
+            RequestSizeError: request and body are over the frame limit.
+            Error: any typed error of the server.
+        """
+        if key is None:
+            key = f"k{next(self._keys)}" if method.mutating else ""
+        message = encode(request)
+        if timeout is not None:
+            return await self._unary_in_time(method, message, body, timeout, key)
+        lost: Optional[Exception] = None
+        for _ in range(_SENDS):
+            link = self._link
+            if link is None:
+                link = await self._connected(self._reconnect_timeout)
+            id, future = link.call(method, message, body, None, key)
+            try:
+                return await future
+            except LinkLost as error:
+                lost = error
+            except asyncio.CancelledError:
+                link.forget(id)
+                raise
+        raise self._gave_up(method, lost)
+
+    async def _unary_in_time(
+        self, method: Method[Request, Response], message: Any, body: Buffer, timeout: float, key: str
+    ) -> tuple[Response, bytes]:
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + timeout
+        lost: Optional[Exception] = None
+        for _ in range(_SENDS):
+            link = self._link
+            if link is None:
+                try:
+                    link = await asyncio.wait_for(self._connected(self._reconnect_timeout), deadline - loop.time())
+                except asyncio.TimeoutError:
+                    raise _too_slow(method, timeout) from None
+            seconds = max(0.0, deadline - loop.time())
+            id, future = link.call(method, message, body, seconds, key)
+            timer = loop.call_later(seconds, _expire, future, method, timeout)
+            try:
+                return await future
+            except LinkLost as error:
+                lost = error
+            except (asyncio.CancelledError, TimeoutError):
+                link.forget(id)
+                raise
+            finally:
+                timer.cancel()
+        raise self._gave_up(method, lost)
+
+    def _gave_up(self, method: Method[Any, Any], lost: Optional[Exception]) -> ConnectionError:
+        return ConnectionError(
+            f"The connection to the server at {self.target} broke {_SENDS} times during {method.name}: {lost}."
+        )
+
+    @contextlib.asynccontextmanager
+    async def stream(
+        self,
+        method: Method[Request, Response],
+        request: Request,
+        body: Buffer = b"",
+        *,
+        timeout: Optional[float] = None,
+        key: Optional[str] = None,
+    ) -> AsyncIterator[ClientStream[Any, Response]]:
+        """Open a streaming call; leaving the context cancels it unless it has ended.
+
+        Arguments and errors as in `unary`; a lost connection raises ConnectionError from the stream's methods.
+        """
+        if key is None:
+            key = f"k{next(self._keys)}" if method.mutating else ""
+        link = self._link
+        if link is None:
+            link = await self._connected(self._reconnect_timeout)
+        id, stream = link.open_stream(method, encode(request), body, timeout, key)
+        timer = None
+        if timeout is not None:
+            timer = asyncio.get_running_loop().call_later(timeout, stream.fail, _too_slow(method, timeout))
+        try:
+            yield stream
+        finally:
+            if timer is not None:
+                timer.cancel()
+            link.close_stream(id)
+
+    # Connecting
+
+    async def _connected(self, patience: float) -> Link:
+        """Return the live link, making it if there is none; concurrent callers share one attempt."""
+        if self._closed:
+            raise ClientClosed("The client is closed; open a new one.")
+        if self._link is not None:
+            return self._link
+        if self._connecting is None:
+            self._connecting = asyncio.get_running_loop().create_task(self._connect(patience))
+            self._connecting.add_done_callback(self._attempt_ended)
+        try:
+            return await asyncio.shield(self._connecting)
+        except asyncio.CancelledError:
+            if self._closed:
+                raise ClientClosed("The client was closed while it was connecting.") from None
+            raise
+
+    def _attempt_ended(self, attempt: asyncio.Task[Link]) -> None:
+        self._connecting = None
+        if not attempt.cancelled():
+            attempt.exception()  # who waits gets it; after a reconnect in the background nobody does
+
+    async def _connect(self, patience: float) -> Link:
+        loop = asyncio.get_running_loop()
+        give_up = loop.time() + patience
+        delay = _FIRST_DELAY
+        while True:
+            try:
+                self._link = await self._dial()
+                return self._link
+            except (OSError, asyncio.TimeoutError, LinkLost) as error:
+                if loop.time() + delay > give_up:
+                    raise ConnectionError(
+                        f"Cannot connect to the server at {self.target}: {_reason(error)}. "
+                        "Check that it is running and that the address is right."
+                    ) from None
+            await asyncio.sleep(delay * random.uniform(0.5, 1.0))
+            delay = min(2 * delay, _LONGEST_DELAY)
+
+    async def _dial(self) -> Link:
+        link = Link((self.session, VERSION, self._token), self._lost)
+        try:
+            if self.target.startswith("unix://"):
+                path = self.target[len("unix://") :]
+                await asyncio.get_running_loop().create_unix_connection(lambda: StreamCarrier(link), path)
+            else:
+                from .websocket import connect_websocket
+
+                await asyncio.wait_for(connect_websocket(link, self.target), _HANDSHAKE_TIMEOUT)
+                link.keep_alive(_KEEP_ALIVE)
+            await asyncio.wait_for(asyncio.shield(link.welcomed), _HANDSHAKE_TIMEOUT)
+        except BaseException:
+            link.hang_up()
+            link.welcomed.cancel()
+            raise
+        if link.gone.done():
+            raise LinkLost("the server closed the connection")
+        return link
+
+    def _lost(self, link: Link) -> None:
+        """Connect again at once, so that the server sees the session live on."""
+        if self._link is link:
+            self._link = None
+            if not self._closed and self._connecting is None:
+                self._connecting = asyncio.get_running_loop().create_task(self._connect(self._reconnect_timeout))
+                self._connecting.add_done_callback(self._attempt_ended)
+
+
+def _too_slow(method: Method[Any, Any], timeout: float) -> TimeoutError:
+    return TimeoutError(f"{method.name} took longer than its timeout of {timeout:g} s.")
+
+
+def _expire(future: asyncio.Future[Any], method: Method[Any, Any], timeout: float) -> None:
+    if not future.done():
+        future.set_exception(_too_slow(method, timeout))
+
+
+def _reason(error: BaseException) -> str:
+    if isinstance(error, asyncio.TimeoutError):
+        return "it does not answer"
+    if isinstance(error, OSError) and error.strerror:
+        return error.strerror.lower()
+    return str(error)

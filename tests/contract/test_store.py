@@ -44,12 +44,13 @@ async def test_what_was_written_is_loaded_back(store: Store) -> None:
     secret, function = SecretRecord("st-1", "ap-1", b"sealed"), FunctionRecord("fu-1", "ap-1", {"name": "f"}, b"code")
     first, second = InputChunk("fc-1", [{"index": 0}], b"a"), InputChunk("fc-1", [{"index": 1}], b"b")
     output = OutputChunk("fc-1", [{"index": 1, "status": "success"}], b"B")
-    store.write([APP, function, secret, CALL, first])
+    store.write([APP, function, secret, CALL, first, LogChunk("ap-1", [LogEntry(7, 1.0, LogStream.STDERR, "x")])])
     await store.write([second, output])
     loaded = await store.load()
     assert loaded.apps == [APP]
     assert loaded.functions == [function]
     assert loaded.secrets == [secret]
+    assert loaded.last_log == {"ap-1": 7}
     [call] = loaded.calls
     assert (call.call, call.inputs, call.outputs) == (CALL, [first, second], [output])
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from dataclasses import dataclass
 from typing import Any
@@ -50,3 +51,9 @@ def failure_of(method: Method[Any, Any], exc: BaseException) -> Outcome:
     if not is_typed(exc):
         logger.error("%s failed", method.name, exc_info=exc)
     return Outcome(error=to_error_info(exc))
+
+
+def outcome_of_future(method: Method[Any, Any], future: asyncio.Future[Any]) -> Outcome:
+    """Make the outcome from a future that is done and not cancelled."""
+    exc = future.exception()
+    return outcome_of(method, future.result()) if exc is None else failure_of(method, exc)

@@ -8,7 +8,7 @@ from types import CoroutineType
 from typing import TYPE_CHECKING, Any
 
 from intermodal.control.rpc_context import Authenticate, Context, Principal
-from intermodal.control.rpc_outcome import Outcome, failure_of, outcome_of
+from intermodal.control.rpc_outcome import Outcome, failure_of, outcome_of, outcome_of_future
 from intermodal.control.rpc_run import Run, too_slow
 from modal._wire.codec import decode
 from modal._wire.connection import Aborted, Cancelled, Connection, Event, Hello, Opened, Said
@@ -140,8 +140,7 @@ class Peer(Endpoint):
             self._immediate(id, key, outcome_of(method, result))
             return
         if future.done() and not future.cancelled():
-            exc = future.exception()
-            self._immediate(id, key, outcome_of(method, future.result()) if exc is None else failure_of(method, exc))
+            self._immediate(id, key, outcome_of_future(method, future))
             return
         run = self._runs[id] = Run(self._dispatcher, method, future, key, event.seconds)
         run.join(self, id)

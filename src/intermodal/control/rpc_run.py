@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING, Any
 
-from intermodal.control.rpc_outcome import Outcome, failure_of, outcome_of
+from intermodal.control.rpc_outcome import Outcome, outcome_of_future
 from modal._wire.messages.common import ErrorInfo, Method
 
 if TYPE_CHECKING:
@@ -70,10 +70,8 @@ class Run:
         self._dispatcher.tasks.discard(future)
         if future.cancelled():
             outcome = Outcome(error=ErrorInfo("InternalFailure", f"{self.method.name} was cancelled by the server."))
-        elif (exc := future.exception()) is not None:
-            outcome = failure_of(self.method, exc)
         else:
-            outcome = outcome_of(self.method, future.result())
+            outcome = outcome_of_future(self.method, future)
         self._conclude(outcome, keep=not future.cancelled())
 
     def _conclude(self, outcome: Outcome, *, keep: bool = True) -> None:

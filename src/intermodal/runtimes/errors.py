@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from modal.exception import InternalFailure
 
-class RuntimeFailure(Exception):
+
+class RuntimeFailure(InternalFailure):
     """The platform could not do what was asked. The text is one sentence for people: what, why, what to do."""
 
 
@@ -11,7 +13,9 @@ class MissingTool(RuntimeFailure):
     """A program or kernel feature that we need is not there."""
 
     def __init__(self, tool: str, package: str, purpose: str) -> None:
-        super().__init__(f"{tool} is not installed; it is needed to {purpose}. Install it with: apt-get install {package}")
+        super().__init__(
+            f"{tool} is not installed; it is needed to {purpose}. Install it with: apt-get install {package}"
+        )
         self.tool = tool
         self.package = package
 

@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol, Union
 
 from modal._wire.messages.app import LogEntry
+from modal.exception import InternalFailure
 
 Json = dict[str, Any]
 
@@ -121,6 +122,7 @@ class Loaded:
     functions: list[FunctionRecord]  #: of those apps
     secrets: list[SecretRecord]  #: of those apps
     calls: list[OpenCall]
+    last_log: dict[str, int] = field(default_factory=dict)  #: app id -> `seq` of its last log entry
 
 
 class Store(Protocol):
@@ -163,5 +165,5 @@ class Store(Protocol):
         """Delete calls that finished before that time, with their inputs and outputs; return how many."""
 
 
-class StoreError(Exception):
+class StoreError(InternalFailure):
     """The database failed. The text is one sentence for people."""

@@ -85,6 +85,7 @@ class MemoryStore:
                 for call in self._calls.values()
                 if call.finished_at is None
             ],
+            last_log={app_id: self._logs[app_id][-1].seq for app_id in apps if self._logs.get(app_id)},
         )
 
     async def function(self, function_id: str) -> FunctionRecord | None:

@@ -1,7 +1,7 @@
 """The store in SQLite (default) or PostgreSQL, through SQLAlchemy Core.
 
 One writer thread commits everything that was written since its last commit in one transaction (group commit): the
-event loop never waits for the disk, and a busy server commits a few hundred times a second. Reads have their own thread.
+event loop never waits for the disk, and a busy server commits a few hundred times a second. Reads have a thread too.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, TypeVar
 
-from sqlalchemy import Connection, Engine, Select, Table, create_engine, delete, event, select
+from sqlalchemy import Connection, Engine, Select, Table, create_engine, delete, event, func, select
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.exc import SQLAlchemyError
 
@@ -216,6 +216,11 @@ def _load(connection: Connection) -> Loaded:
     chunks_in, chunks_out = schema.input_chunks, schema.output_chunks
     inputs = every(select(chunks_in).where(chunks_in.c.call_id.in_(open_ids)).order_by("id"), rows.input_chunk_of)
     outputs = every(select(chunks_out).where(chunks_out.c.call_id.in_(open_ids)).order_by("id"), rows.output_chunk_of)
+    last_log = (
+        select(schema.logs.c.app_id, func.max(schema.logs.c.seq))
+        .where(schema.logs.c.app_id.in_(live))
+        .group_by(schema.logs.c.app_id)
+    )
     calls = {
         call.call_id: OpenCall(call, [], [])
         for call in every(select(schema.calls).where(schema.calls.c.finished_at.is_(None)), rows.call_of)
@@ -229,4 +234,5 @@ def _load(connection: Connection) -> Loaded:
         functions=every(select(schema.functions).where(schema.functions.c.app_id.in_(live)), rows.function_of),
         secrets=every(select(schema.secrets).where(schema.secrets.c.app_id.in_(live)), rows.secret_of),
         calls=list(calls.values()),
+        last_log={app_id: seq for app_id, seq in connection.execute(last_log)},
     )

@@ -1,0 +1,231 @@
+"""RPC: the life of an app, from its creation to the last line of its output."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+from collections.abc import Callable
+from typing import Any
+
+from intermodal.control.access import require_app, require_user
+from intermodal.control.apps import App, Apps
+from intermodal.control.calls import Calls
+from intermodal.control.fleet import Fleet
+from intermodal.control.functions import Function, Functions
+from intermodal.control.mount_service import SecretService
+from intermodal.control.rpc import LOCAL, Context, Dispatcher, Principal, ServerStream
+from intermodal.model.ids import new_id
+from intermodal.store.interface import AppRecord
+from modal._wire.messages.app import (
+    APP_CREATE,
+    APP_EVENTS,
+    APP_OBJECTS,
+    APP_PUBLISH,
+    APP_STOP,
+    AppCreate,
+    AppCreated,
+    AppEvent,
+    AppEvents,
+    AppObjects,
+    AppPublish,
+    AppRef,
+    AppState,
+    AppStop,
+    AppStopReason,
+    FunctionStatus,
+)
+from modal._wire.messages.call import Status
+from modal._wire.messages.common import Empty, ErrorInfo
+from modal.exception import InvalidError
+
+log = logging.getLogger(__name__)
+_LOG_BATCH = 500  # entries in one event
+_STATUS_EVERY = 0.1  # seconds between status events of one watcher
+
+
+class AppService:
+    """Creates, publishes, watches and stops apps.
+
+    Args:
+        now: the clock, in seconds since the epoch.
+    """
+
+    def __init__(
+        self,
+        apps: Apps,
+        functions: Functions,
+        calls: Calls,
+        fleet: Fleet,
+        secrets: SecretService,
+        rng: random.Random,
+        now: Callable[[], float],
+    ) -> None:
+        self._apps = apps
+        self._functions = functions
+        self._calls = calls
+        self._fleet = fleet
+        self._secrets = secrets
+        self._rng = rng
+        self._now = now
+        self._present: set[str] = set()
+
+    def register(self, dispatcher: Dispatcher) -> None:
+        dispatcher.register(APP_CREATE, self.create)
+        dispatcher.register(APP_PUBLISH, self.publish)
+        dispatcher.register(APP_OBJECTS, self.objects)
+        dispatcher.register(APP_STOP, self.stop)
+        dispatcher.register(APP_EVENTS, self.events)
+        dispatcher.session_opened = self.session_opened
+        dispatcher.session_closed = self.session_closed
+
+    # -- requests ----------------------------------------------------------------------------------------------
+
+    async def create(self, ctx: Context, request: AppCreate, body: bytes) -> AppCreated:
+        require_user(ctx)
+        if request.state not in (AppState.EPHEMERAL, AppState.DETACHED):
+            raise InvalidError(f"An app cannot be created in state {request.state.value!r}.")
+        app_id = new_id("ap", self._rng)
+        record = AppRecord(
+            app_id,
+            request.name,
+            request.description,
+            request.environment,
+            request.state.value,
+            ctx.session_id,
+            self._now(),
+        )
+        self._apps.save(self._apps.add(record))
+        return AppCreated(app_id)
+
+    async def publish(self, ctx: Context, request: AppPublish, body: bytes) -> Empty:
+        require_user(ctx)
+        app = self._apps.get(request.app_id)
+        for tag, function_id in request.functions.items():
+            if self._functions.get(function_id).app_id != app.app_id:
+                raise InvalidError(f"The function {tag!r} belongs to another app.")
+        self._apps.save(app, functions=dict(request.functions))
+        self._fleet.app_published(app)
+        return Empty()
+
+    async def objects(self, ctx: Context, request: AppRef, body: bytes) -> AppObjects:
+        require_app(ctx, request.app_id)
+        record = self._apps.get(request.app_id).record
+        return AppObjects(record.app_id, record.description, record.name, record.functions)
+
+    async def stop(self, ctx: Context, request: AppStop, body: bytes) -> Empty:
+        require_user(ctx)
+        app = self._apps.find(request.app_id)
+        if app is not None:
+            await self.stop_app(app, request.reason)
+        return Empty()
+
+    async def events(self, ctx: Context, request: AppEvents, body: bytes, stream: ServerStream[Any, Any]) -> None:
+        require_app(ctx, request.app_id)
+        app = self._apps.get(request.app_id)
+        wake = asyncio.Event()
+        app.watchers.append(wake)
+        try:
+            await self._follow(app, request, wake, stream)
+        finally:
+            app.watchers.remove(wake)
+
+    async def _follow(self, app: App, request: AppEvents, wake: asyncio.Event, stream: ServerStream[Any, Any]) -> None:
+        loop = asyncio.get_running_loop()
+        after, version, status_due = request.after, -1, 0.0
+        while True:
+            wake.clear()
+            ended = app.stopped  # read before the log: what is logged until now is sent before the end
+            while entries := await app.log.read(after, _LOG_BATCH):
+                after = entries[-1].seq
+                await stream.send(AppEvent(logs=entries))
+            if request.want_status and app.version > version and (ended or loop.time() >= status_due):
+                changed = [fid for fid, changed_at in app.dirty_functions.items() if changed_at > version]
+                version, status_due = app.version, loop.time() + _STATUS_EVERY
+                for function_id in changed:
+                    function = self._functions.by_id.get(function_id)
+                    if function is not None:
+                        await stream.send(AppEvent(status=status_of(function)))
+            if ended is not None:
+                await stream.send(AppEvent(stopped=ended))
+                return
+            timeout = max(0.0, status_due - loop.time()) if request.want_status and app.version > version else None
+            try:
+                await asyncio.wait_for(wake.wait(), timeout)
+            except asyncio.TimeoutError:
+                pass  # the next status is due
+
+    # -- ending ------------------------------------------------------------------------------------------------
+
+    async def stop_app(self, app: App, reason: AppStopReason) -> None:
+        """Stop the app and return when nothing of it runs. Joins a stop that is under way."""
+        if app.stop_task is None:
+            self._stop_soon(app, reason)
+        assert app.stop_task is not None
+        await asyncio.shield(app.stop_task)
+
+    async def _stop(self, app: App, reason: AppStopReason) -> None:
+        error = ErrorInfo("ExecutionError", f"The app {app.app_id} was stopped ({reason.value.replace('_', ' ')}).")
+        functions = self._functions.of_app(app.app_id)
+        for function in functions:
+            for call in self._calls.of_function(function.function_id):
+                self._calls.abandon(call, Status.TERMINATED, error)
+        await self._fleet.remove_functions(functions, at_once=reason is not AppStopReason.FINISHED)
+        self._apps.mark_stopped(app, reason)
+        for function in functions:
+            self._functions.remove(function.function_id)
+        self._secrets.forget_app(app.app_id)
+        log.info("app %s (%s) stopped: %s", app.app_id, app.record.description, reason.value)
+
+    def session_opened(self, session_id: str, principal: Principal) -> None:
+        """A client is connected."""
+        self._present.add(session_id)
+
+    def expect_clients(self, grace: float) -> None:
+        """After a restart: apps whose clients do not come back within `grace` seconds end as theirs."""
+
+        def check() -> None:
+            for session_id in {app.record.session_id for app in self._apps.live()} - self._present:
+                self.session_closed(session_id, LOCAL)
+
+        asyncio.get_running_loop().call_later(grace, check)
+
+    def session_closed(self, session_id: str, principal: Principal) -> None:
+        """A client is gone for good: what lives as long as it does ends."""
+        self._present.discard(session_id)
+        for app in self._apps.of_session(session_id):
+            if app.stop_task is not None:
+                continue
+            if app.state is AppState.EPHEMERAL:
+                self._stop_soon(app, AppStopReason.CLIENT_GONE)
+            elif app.state is AppState.DETACHED:
+                self._stop_when_idle(app)
+
+    def _stop_soon(self, app: App, reason: AppStopReason) -> None:
+        app.stopping = reason
+        app.stop_task = asyncio.create_task(self._stop(app, reason), name=f"stop {app.app_id}")
+
+    def _stop_when_idle(self, app: App) -> None:
+        """A detached app whose client is gone ends when it has nothing left to do."""
+        busy = any(self._calls.of_function(f.function_id) for f in self._functions.of_app(app.app_id))
+        if app.stop_task is not None:
+            return
+        if busy:
+            asyncio.get_running_loop().call_later(1.0, self._stop_when_idle, app)
+        else:
+            self._stop_soon(app, AppStopReason.FINISHED)
+
+
+def status_of(function: Function) -> FunctionStatus:
+    """A function's pool as people want to see it."""
+    return FunctionStatus(
+        function.function_id,
+        function.spec.name,
+        function.starting,
+        function.running,
+        function.queued_inputs,
+        function.running_inputs,
+        function.done_inputs,
+        function.failed_inputs,
+        function.pending_reason,
+    )

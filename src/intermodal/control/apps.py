@@ -1,0 +1,105 @@
+"""Live apps: who owns them, what they consist of, who watches them. State only."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+
+from intermodal.control.app_log import AppLog
+from intermodal.store.interface import AppRecord, Store
+from modal._wire.messages.app import AppState, AppStopReason
+from modal.exception import NotFoundError
+
+
+@dataclass(slots=True)
+class App:
+    """An app that is not stopped, or was lately."""
+
+    record: AppRecord
+    log: AppLog
+    version: int = 0  #: grows with every change of a function's status
+    stopping: AppStopReason | None = None
+    stopped: AppStopReason | None = None
+    stop_task: asyncio.Task[None] | None = None
+    watchers: list[asyncio.Event] = field(default_factory=list)
+    dirty_functions: dict[str, int] = field(default_factory=dict)  #: function id -> version of its last change
+
+    @property
+    def app_id(self) -> str:
+        return self.record.app_id
+
+    @property
+    def state(self) -> AppState:
+        return AppState(self.record.state)
+
+    @property
+    def is_open(self) -> bool:
+        """Whether new calls are accepted."""
+        return self.stopping is None and self.stopped is None
+
+    def wake(self) -> None:
+        """Tell the watchers that there is something new."""
+        for event in self.watchers:
+            event.set()
+
+    def touch(self, function_id: str) -> None:
+        """Note that a function's status changed."""
+        self.version += 1
+        self.dirty_functions[function_id] = self.version
+        if self.watchers:
+            self.wake()
+
+
+class Apps:
+    """Every live app by id.
+
+    Args:
+        store: where records and output are kept.
+        now: the clock, in seconds since the epoch.
+        keep: how many stopped apps stay in memory so that watchers can read their end.
+    """
+
+    def __init__(self, store: Store, now: Callable[[], float], keep: int = 50) -> None:
+        self._store = store
+        self._now = now
+        self._keep = keep
+        self._apps: dict[str, App] = {}
+
+    def add(self, record: AppRecord, last_seq: int = 0) -> App:
+        app = App(record, AppLog(record.app_id, self._store, lambda: app.wake(), last_seq))
+        self._apps[record.app_id] = app
+        return app
+
+    def get(self, app_id: str) -> App:
+        """Raises `NotFoundError`."""
+        try:
+            return self._apps[app_id]
+        except KeyError:
+            raise NotFoundError(f"There is no running app {app_id!r}.") from None
+
+    def find(self, app_id: str) -> App | None:
+        return self._apps.get(app_id)
+
+    def live(self) -> list[App]:
+        """The apps that are not stopped."""
+        return [app for app in self._apps.values() if app.stopped is None]
+
+    def of_session(self, session_id: str) -> list[App]:
+        """The live apps that a client session owns."""
+        return [app for app in self.live() if app.record.session_id == session_id]
+
+    def save(self, app: App, **changes: object) -> None:
+        """Change fields of the record and write it."""
+        app.record = replace(app.record, **changes)  # type: ignore[arg-type]
+        self._store.write([app.record])
+
+    def mark_stopped(self, app: App, reason: AppStopReason) -> None:
+        """The app has ended: nothing of it runs any more."""
+        app.stopped = reason
+        app.log.flush()
+        self.save(app, state=AppState.STOPPED.value, stopped_at=self._now())
+        app.wake()
+        ended = [other for other in self._apps.values() if other.stopped is not None]
+        for old in ended[: -self._keep]:
+            del self._apps[old.app_id]

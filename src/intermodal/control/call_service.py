@@ -1,0 +1,288 @@
+"""RPC: function calls. A unary call is one request and one reply; a map is one duplex stream."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+from intermodal.control.access import require_app
+from intermodal.control.apps import Apps
+from intermodal.control.calls import Call, Calls, Finished, Payload, input_id
+from intermodal.control.fleet import Fleet
+from intermodal.control.function_service import require_open
+from intermodal.control.functions import Function, Functions
+from intermodal.control.rpc import Context, Dispatcher, ServerStream
+from intermodal.model.ids import new_id
+from intermodal.store.interface import CallKind, CallRecord
+from modal._wire.messages.call import (
+    CALL_CANCEL,
+    CALL_GENERATE,
+    CALL_GET,
+    CALL_MAP,
+    CALL_RUN,
+    CALL_SPAWN,
+    INLINE_LIMIT,
+    PAYLOAD_LIMIT,
+    CallCancel,
+    CallGenerate,
+    CallGet,
+    CallMap,
+    CallRef,
+    CallRun,
+    CallSpawn,
+    GeneratorItem,
+    Input,
+    InputBatch,
+    Output,
+    OutputBatch,
+    Status,
+)
+from modal._wire.messages.common import Empty, ErrorInfo
+from modal.exception import InvalidError, RequestSizeError, TimeoutError
+
+_BATCH_OUTPUTS = 512  # outputs in one frame
+_BATCH_BYTES = 4 * 1024 * 1024
+_CREDIT_EVERY = 16  # yielded values between two grants to the generator
+_CANCELLED = ErrorInfo("RemoteError", "The function call was cancelled.")
+
+Reply = tuple[Output, bytes]
+
+
+class CallService:
+    """Accepts inputs and hands out outputs.
+
+    Args:
+        now: the clock, in seconds since the epoch.
+        earlier_sessions: client sessions from before a restart; only their requests may have been accepted already.
+    """
+
+    def __init__(
+        self,
+        apps: Apps,
+        functions: Functions,
+        calls: Calls,
+        fleet: Fleet,
+        rng: random.Random,
+        now: Callable[[], float],
+        earlier_sessions: set[str],
+    ) -> None:
+        self._apps = apps
+        self._functions = functions
+        self._calls = calls
+        self._fleet = fleet
+        self._rng = rng
+        self._now = now
+        self._earlier_sessions = earlier_sessions
+
+    def register(self, dispatcher: Dispatcher) -> None:
+        dispatcher.register(CALL_RUN, self.run)
+        dispatcher.register(CALL_SPAWN, self.spawn)
+        dispatcher.register(CALL_GET, self.get)
+        dispatcher.register(CALL_MAP, self.map)
+        dispatcher.register(CALL_GENERATE, self.generate)
+        dispatcher.register(CALL_CANCEL, self.cancel)
+
+    # -- one input ---------------------------------------------------------------------------------------------
+
+    def run(self, ctx: Context, request: CallRun, body: bytes) -> Any:
+        """A plain function that returns a future: the hot path makes no task."""
+        if ctx.session_id in self._earlier_sessions:
+            return self._run_again(ctx, request, body)
+        call = self._begin(ctx, request.function_id, CallKind.RUN, request.parent_input_id, request.input, body)
+        return self._output_of(call, 0)
+
+    async def _run_again(self, ctx: Context, request: CallRun, body: bytes) -> Reply:
+        call = await self._calls.find_by_key(f"{ctx.session_id}/{ctx.key}")
+        if call is None:
+            call = self._begin(ctx, request.function_id, CallKind.RUN, request.parent_input_id, request.input, body)
+        return await self._output_of(call, 0)
+
+    async def spawn(self, ctx: Context, request: CallSpawn, body: bytes) -> CallRef:
+        call = None
+        if ctx.session_id in self._earlier_sessions:
+            call = await self._calls.find_by_key(f"{ctx.session_id}/{ctx.key}")
+        if call is None:
+            call = self._begin(ctx, request.function_id, CallKind.SPAWN, request.parent_input_id, request.input, body)
+            await self._calls.durable()
+        return CallRef(call.record.call_id)
+
+    async def get(self, ctx: Context, request: CallGet, body: bytes) -> Reply:
+        call = await self._calls.find(request.call_id)
+        require_app(ctx, call.record.app_id)
+        waiting = self._output_of(call, request.index)
+        try:
+            return await asyncio.wait_for(waiting, request.timeout)
+        except asyncio.TimeoutError:
+            raise TimeoutError(
+                f"The function call {request.call_id} has no result yet, after {request.timeout:g} s of waiting."
+            ) from None
+
+    async def cancel(self, ctx: Context, request: CallCancel, body: bytes) -> Empty:
+        call = await self._calls.find(request.call_id)
+        require_app(ctx, call.record.app_id)
+        if not call.is_done:
+            self._calls.abandon(call, Status.TERMINATED, _CANCELLED)
+            self._fleet.drop_call(call, request.terminate_containers)
+        return Empty()
+
+    def _begin(
+        self, ctx: Context, function_id: str, kind: CallKind, parent: str, first: Input | None, body: bytes
+    ) -> Call:
+        """Make the call and, when it has just one input, queue that."""
+        function = self._usable(ctx, function_id)
+        key = f"{ctx.session_id}/{ctx.key}" if ctx.key else ""
+        record = CallRecord(new_id("fc", self._rng), function_id, function.app_id, kind, self._now(), parent, key)
+        call = self._calls.create(record)
+        if first is not None:
+            self._accept(
+                function, call, InputBatch([first if first.index == 0 else replace(first, index=0)], True), body
+            )
+        return call
+
+    def _usable(self, ctx: Context, function_id: str) -> Function:
+        function = self._functions.get(function_id)
+        require_app(ctx, function.app_id)
+        require_open(self._apps.get(function.app_id))
+        return function
+
+    def _accept(self, function: Function, call: Call, batch: InputBatch, body: bytes) -> None:
+        for item in batch.inputs:
+            if item.size > INLINE_LIMIT or (item.blob is not None and item.blob.size > PAYLOAD_LIMIT):
+                raise RequestSizeError(
+                    f"An input of {max(item.size, item.blob.size if item.blob else 0)} bytes is over the limit "
+                    f"of {PAYLOAD_LIMIT >> 30} GiB; put large data in a Volume and pass its path."
+                )
+        new = self._calls.add_inputs(call, batch.inputs, body, batch.last)
+        function.open_inputs += len(new)
+        if new:
+            self._fleet.queue_inputs(call, new)
+        if batch.last:
+            self._calls.close_inputs(call)
+
+    def _output_of(self, call: Call, index: int) -> asyncio.Future[Reply]:
+        """The output of one input, when it comes."""
+        future: asyncio.Future[Reply] = asyncio.get_running_loop().create_future()
+        finished = call.outputs.get(index)
+        if finished is not None:
+            future.set_result((finished.output, finished.data))
+            return future
+
+        def arrived(ended: int, finished: Finished) -> None:
+            if ended == index and not future.done():
+                future.set_result((finished.output, finished.data))
+
+        remove = call.add_watcher(arrived)
+        future.add_done_callback(lambda _: remove())
+        return future
+
+    # -- map ---------------------------------------------------------------------------------------------------
+
+    async def map(self, ctx: Context, request: CallMap, body: bytes, stream: ServerStream[Any, Any]) -> None:
+        if request.call_id:
+            call = await self._calls.find(request.call_id)
+            require_app(ctx, call.record.app_id)
+        else:
+            call = self._begin(ctx, request.function_id, CallKind.MAP, request.parent_input_id, None, b"")
+        outbox = _Outbox(call, set(request.received))
+        reading = asyncio.create_task(self._read_inputs(call, stream, outbox))
+        try:
+            await stream.send(OutputBatch(call_id=call.record.call_id))
+            while True:
+                await outbox.ready.wait()
+                for batch, data in outbox.take():
+                    await stream.send(batch, data)
+                if reading.done() and reading.exception() is not None:
+                    await reading
+                if call.is_done and not outbox.pending:
+                    await stream.send(OutputBatch(done=True))
+                    return
+        finally:
+            outbox.close()
+            reading.cancel()
+            await asyncio.gather(reading, return_exceptions=True)
+
+    async def _read_inputs(self, call: Call, stream: ServerStream[Any, Any], outbox: _Outbox) -> None:
+        try:
+            async for batch, body in stream:
+                function = self._functions.get(call.record.function_id)
+                require_open(self._apps.get(function.app_id))
+                self._accept(function, call, batch, bytes(body))
+                if call.is_done:
+                    outbox.ready.set()
+        finally:
+            outbox.ready.set()
+
+    # -- generators --------------------------------------------------------------------------------------------
+
+    async def generate(self, ctx: Context, request: CallGenerate, body: bytes, stream: ServerStream[Any, Any]) -> None:
+        if request.call_id:
+            call = await self._calls.find(request.call_id)
+            require_app(ctx, call.record.app_id)
+        elif request.input is None:
+            raise InvalidError("A generator call needs an input or the id of a call.")
+        else:
+            call = self._begin(
+                ctx, request.function_id, CallKind.GENERATE, request.parent_input_id, request.input, body
+            )
+        values: asyncio.Queue[Payload | None] = asyncio.Queue()
+        for payload in call.yielded:
+            values.put_nowait(payload)
+        call.yielded.clear()
+        call.yields.append(values.put_nowait)
+        ending = self._output_of(call, 0)
+        ending.add_done_callback(lambda _: values.put_nowait(None))
+        taken, one = 0, input_id(call.record.call_id, 0)
+        try:
+            while (value := await values.get()) is not None:
+                await stream.send(GeneratorItem(len(value.data), value.blob), value.data)
+                taken += 1
+                if taken % _CREDIT_EVERY == 0:
+                    self._fleet.credit(one, _CREDIT_EVERY)
+            output, data = ending.result()
+            await stream.send(GeneratorItem(output=output), data)
+        finally:
+            call.yields.remove(values.put_nowait)
+            if not call.is_done and not request.call_id:
+                # The consumer left: a generator that nobody reads has no reason to go on.
+                self._calls.abandon(call, Status.TERMINATED, _CANCELLED)
+                self._fleet.drop_call(call)
+
+
+class _Outbox:
+    """Outputs of a map on their way to one client, gathered into batches."""
+
+    def __init__(self, call: Call, received: set[int]) -> None:
+        self.pending: list[Finished] = [f for index, f in call.outputs.items() if index not in received]
+        self.ready = asyncio.Event()
+        self.ready.set()
+        self._call = call
+        self._remove = call.add_watcher(self._arrived)
+
+    def _arrived(self, index: int, finished: Finished) -> None:
+        self.pending.append(finished)
+        self.ready.set()
+
+    def take(self) -> list[tuple[OutputBatch, bytes]]:
+        """What has arrived, cut into frames."""
+        self.ready.clear()
+        batches: list[tuple[OutputBatch, bytes]] = []
+        pending, self.pending = self.pending, []
+        outputs: list[Output] = []
+        bodies: list[bytes] = []
+        size = 0
+        for finished in pending:
+            if outputs and (len(outputs) >= _BATCH_OUTPUTS or size + len(finished.data) > _BATCH_BYTES):
+                batches.append((OutputBatch(outputs), b"".join(bodies)))
+                outputs, bodies, size = [], [], 0
+            outputs.append(finished.output)
+            bodies.append(finished.data)
+            size += len(finished.data)
+        if outputs:
+            batches.append((OutputBatch(outputs), b"".join(bodies)))
+        return batches
+
+    def close(self) -> None:
+        self._remove()

@@ -1,0 +1,295 @@
+"""Live function calls: their inputs, their outputs, and who waits for them. State, and its journal.
+
+An input has no record of its own: its id is computed from the call's id and its index, so that a million queued inputs
+cost little more than their payloads.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field, replace
+
+from intermodal.store.interface import CallKind, CallRecord, InputChunk, OutputChunk, Store
+from modal._wire.codec import decode, encode
+from modal._wire.messages.blob import BlobRef
+from modal._wire.messages.call import Input, Output, Status
+from modal._wire.messages.common import ErrorInfo
+from modal.exception import InvalidError, NotFoundError
+
+
+@dataclass(frozen=True, slots=True)
+class Payload:
+    """Pickled bytes, inline or in the blob store."""
+
+    data: bytes
+    blob: BlobRef | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Finished:
+    """An output with its inline payload."""
+
+    output: Output
+    data: bytes
+
+
+def input_id(call_id: str, index: int) -> str:
+    """The id of an input, e.g. ``in-4Zk…-17``."""
+    return f"in-{call_id[3:]}-{index}"
+
+
+def locate(an_input_id: str) -> tuple[str, int]:
+    """The call id and index that an input id stands for. Raises `NotFoundError`."""
+    head, _, index = an_input_id.rpartition("-")
+    if not head.startswith("in-") or not index.isdigit():
+        raise NotFoundError(f"There is no input {an_input_id!r}.")
+    return "fc-" + head[3:], int(index)
+
+
+@dataclass(slots=True)
+class Call:
+    """One call. `inputs[i]` is None once input i has its output: its payload is not needed any more."""
+
+    record: CallRecord
+    inputs: dict[int, Payload] = field(default_factory=dict)  #: not finished yet
+    outputs: dict[int, Finished] = field(default_factory=dict)
+    failures: dict[int, int] = field(default_factory=dict)  #: attempts that failed and count, by index
+    losses: dict[int, int] = field(default_factory=dict)  #: attempts lost to the platform, by index
+    received: int = 0  #: inputs accepted so far
+    finished: int = 0
+    watchers: list[Callable[[int, Finished], None]] = field(default_factory=list)
+    yields: list[Callable[[Payload], None]] = field(default_factory=list)
+    yielded: list[Payload] = field(default_factory=list)  #: values that no follower has taken yet
+
+    @property
+    def is_done(self) -> bool:
+        """Whether every input that will ever come has its output."""
+        return self.record.inputs_closed and self.finished == self.received
+
+    def knows(self, index: int) -> bool:
+        return index in self.inputs or index in self.outputs
+
+    def add_watcher(self, watcher: Callable[[int, Finished], None]) -> Callable[[], None]:
+        """Call `watcher(index, finished)` for each output to come; returns what removes it."""
+        self.watchers.append(watcher)
+        return lambda: self.watchers.remove(watcher) if watcher in self.watchers else None
+
+
+class Calls:
+    """Every call that is live or was lately.
+
+    Args:
+        store: the journal.
+        now: the clock, in seconds since the epoch.
+        keep: how many finished calls stay in memory; older ones are read from the store.
+    """
+
+    def __init__(self, store: Store, now: Callable[[], float], keep: int = 2000) -> None:
+        self._store = store
+        self._now = now
+        self._live: dict[str, Call] = {}
+        self._by_key: dict[str, Call] = {}
+        self._by_function: dict[str, set[str]] = {}
+        self._ended: dict[str, Call] = {}
+        self._keep = keep
+        self._unstored_outputs: dict[str, tuple[list[dict[str, object]], list[bytes]]] = {}
+        self._unstored_calls: dict[str, CallRecord] = {}
+        self._flush_handle: asyncio.TimerHandle | None = None
+        self.on_finish: Callable[[Call, int, Finished], None] = lambda call, index, finished: None
+
+    # -- making and finding -------------------------------------------------------------------------------------
+
+    def create(self, record: CallRecord) -> Call:
+        """Begin a call. It reaches the journal with its first inputs."""
+        call = Call(record)
+        self._live[record.call_id] = call
+        if record.key:
+            self._by_key[record.key] = call
+        self._by_function.setdefault(record.function_id, set()).add(record.call_id)
+        self._unstored_calls[record.call_id] = record
+        self._flush_soon()
+        return call
+
+    def live(self, call_id: str) -> Call | None:
+        """The call if it is in memory."""
+        return self._live.get(call_id) or self._ended.get(call_id)
+
+    async def find(self, call_id: str) -> Call:
+        """The call, read from the store when it ended long ago. Raises `NotFoundError`."""
+        call = self.live(call_id)
+        if call is not None:
+            return call
+        record = await self._store.call(call_id)
+        if record is None:
+            raise NotFoundError(f"There is no function call {call_id!r}; its id is wrong, or its results have expired.")
+        call = Call(record)
+        for chunk in await self._store.outputs(call_id):
+            _restore_outputs(call, chunk)
+        call.received = call.finished
+        return call
+
+    async def find_by_key(self, key: str) -> Call | None:
+        """The call that an earlier request with this idempotency key made."""
+        if not key:
+            return None
+        if key in self._by_key:
+            return self._by_key[key]
+        record = await self._store.call_by_key(key)
+        return await self.find(record.call_id) if record is not None else None
+
+    def of_function(self, function_id: str) -> list[Call]:
+        """The calls of a function that are not done."""
+        return [self._live[call_id] for call_id in self._by_function.get(function_id, ())]
+
+    # -- inputs ------------------------------------------------------------------------------------------------
+
+    def add_inputs(self, call: Call, inputs: list[Input], body: bytes, last: bool) -> list[str]:
+        """Accept inputs that are new and return their ids.
+
+        Raises:
+            InvalidError: the sizes do not add up to the body, or the call takes no more inputs.
+        """
+        if sum(item.size for item in inputs) != len(body) or any(item.size < 0 or item.index < 0 for item in inputs):
+            raise InvalidError("The sizes of the inputs do not match the data sent with them.")
+        new: list[str] = []
+        chunk: list[dict[str, object]] = []
+        offset = 0
+        call_id = call.record.call_id
+        for item in inputs:
+            data = body[offset : offset + item.size]
+            offset += item.size
+            if call.knows(item.index):
+                continue  # a resumed map sends again what it does not know to have arrived
+            if call.record.inputs_closed:
+                raise InvalidError(f"The call {call_id} was closed and takes no more inputs.")
+            call.inputs[item.index] = Payload(data, item.blob)
+            call.received += 1
+            new.append(input_id(call_id, item.index))
+            chunk.append({"index": item.index, "size": item.size, **({"blob": encode(item.blob)} if item.blob else {})})
+        changes: list[CallRecord | InputChunk] = []
+        if last and not call.record.inputs_closed:
+            call.record = replace(call.record, inputs_closed=True)
+            self._unstored_calls[call_id] = call.record
+        if call_id in self._unstored_calls:
+            changes.append(self._unstored_calls.pop(call_id))
+        if chunk:
+            kept = body if len(new) == len(inputs) else b"".join(call.inputs[int(str(r["index"]))].data for r in chunk)
+            changes.append(InputChunk(call_id, chunk, kept))
+        if changes:
+            self._store.write(changes)
+        return new
+
+    async def durable(self) -> None:
+        """Return when everything accepted so far is on disk."""
+        await self._store.write([])
+
+    # -- outputs -----------------------------------------------------------------------------------------------
+
+    def finish(self, call: Call, index: int, output: Output, data: bytes) -> None:
+        """Give input `index` its final output, tell who waits, and journal it."""
+        if call.inputs.pop(index, None) is None:
+            return  # it has its output: cancelled, or answered twice
+        call.failures.pop(index, None)
+        call.losses.pop(index, None)
+        finished = Finished(output, data)
+        call.outputs[index] = finished
+        call.finished += 1
+        records, bodies = self._unstored_outputs.setdefault(call.record.call_id, ([], []))
+        records.append(_output_record(output))
+        bodies.append(data)
+        self._flush_soon()
+        self.on_finish(call, index, finished)
+        for watcher in tuple(call.watchers):
+            watcher(index, finished)
+        if call.is_done:
+            self._end(call)
+
+    def close_inputs(self, call: Call) -> None:
+        """No more inputs will come: the client ended, cancelled or abandoned the call."""
+        if not call.record.inputs_closed:
+            call.record = replace(call.record, inputs_closed=True)
+            self._unstored_calls[call.record.call_id] = call.record
+            self._flush_soon()
+        if call.is_done and call.record.call_id in self._live:
+            self._end(call)
+
+    def abandon(self, call: Call, status: Status, error: ErrorInfo) -> None:
+        """End every unfinished input with this status and error."""
+        self.close_inputs(call)
+        for index in list(call.inputs):
+            output = Output(index, status, 0, None, error, input_id(call.record.call_id, index))
+            self.finish(call, index, output, b"")
+
+    def _end(self, call: Call) -> None:
+        call_id = call.record.call_id
+        call.record = replace(call.record, finished_at=self._now())
+        self._unstored_calls[call_id] = call.record
+        self._flush_soon()
+        del self._live[call_id]
+        of_function = self._by_function[call.record.function_id]
+        of_function.discard(call_id)
+        if not of_function:
+            del self._by_function[call.record.function_id]
+        self._ended[call_id] = call
+        while len(self._ended) > self._keep:
+            oldest = next(iter(self._ended))
+            gone = self._ended.pop(oldest)
+            if self._by_key.get(gone.record.key) is gone:
+                del self._by_key[gone.record.key]
+
+    # -- the journal -------------------------------------------------------------------------------------------
+
+    def _flush_soon(self) -> None:
+        if self._flush_handle is None:
+            self._flush_handle = asyncio.get_running_loop().call_later(0.002, self.flush)
+
+    def flush(self) -> None:
+        """Hand what was gathered to the store."""
+        if self._flush_handle is not None:
+            self._flush_handle.cancel()
+            self._flush_handle = None
+        outputs, self._unstored_outputs = self._unstored_outputs, {}
+        calls, self._unstored_calls = self._unstored_calls, {}
+        chunks = [OutputChunk(call_id, records, b"".join(bodies)) for call_id, (records, bodies) in outputs.items()]
+        if chunks or calls:
+            self._store.write([*chunks, *calls.values()])
+
+    def restore(self, record: CallRecord, inputs: Iterable[InputChunk], outputs: Iterable[OutputChunk]) -> list[str]:
+        """Bring back a call that was live when the server stopped; returns the ids of its unfinished inputs."""
+        call = self.create(record)
+        for output_chunk in outputs:
+            _restore_outputs(call, output_chunk)
+        for chunk in inputs:
+            offset = 0
+            for encoded in chunk.records:
+                item = decode(Input, encoded)
+                if not call.knows(item.index):
+                    call.inputs[item.index] = Payload(chunk.body[offset : offset + item.size], item.blob)
+                offset += item.size
+        call.received = len(call.inputs) + call.finished
+        if record.kind is not CallKind.MAP:
+            self.close_inputs(call)
+        elif call.is_done:
+            self._end(call)
+        return [input_id(record.call_id, index) for index in sorted(call.inputs)]
+
+
+def _output_record(output: Output) -> dict[str, object]:
+    record: dict[str, object] = {"index": output.index, "status": output.status.value, "size": output.size}
+    if output.blob is not None:
+        record["blob"] = encode(output.blob)
+    if output.error is not None:
+        record["error"] = encode(output.error)
+    return record
+
+
+def _restore_outputs(call: Call, chunk: OutputChunk) -> None:
+    offset = 0
+    for encoded in chunk.records:
+        output = decode(Output, encoded)
+        output = replace(output, input_id=input_id(call.record.call_id, output.index))
+        if output.index not in call.outputs:
+            call.outputs[output.index] = Finished(output, chunk.body[offset : offset + output.size])
+            call.finished += 1
+        offset += output.size

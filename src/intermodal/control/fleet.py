@@ -1,0 +1,524 @@
+"""The shell around the scheduler: facts go in, its instructions are carried out on the node and on the calls.
+
+Everything here runs on the event loop's thread and returns at once; only starting a container takes a task.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections import deque
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+
+from intermodal.control.apps import App, Apps
+from intermodal.control.calls import Call, Calls, Finished, Payload, input_id, locate
+from intermodal.control.functions import Function, Functions
+from intermodal.machines.retry import AttemptEnd, Cause, decide
+from intermodal.model.container import ContainerExit, ContainerSpec, ExitCause
+from intermodal.node.interface import Node
+from intermodal.runtimes.errors import MissingTool, RuntimeFailure
+from intermodal.scheduling import events, instructions
+from intermodal.scheduling.scheduler import Scheduler
+from modal._wire.messages.app import LogStream
+from modal._wire.messages.call import Output, Status
+from modal._wire.messages.common import ErrorInfo
+from modal._wire.messages.runner import Outputs, RunInput, RunInputs, Start, Yielded
+
+log = logging.getLogger(__name__)
+_CREDIT = 4096  # unanswered inputs a runner must be ready to hold; the scheduler sends far fewer
+_TIMEOUT_SLACK = 2.0  # seconds a container gets to end a timed-out input by itself before it is killed
+_TIMEOUT_CHECK = 0.25  # seconds between looks for hung containers
+_NODE = "local"
+
+
+@dataclass(slots=True)
+class Container:
+    """A container as the server sees it."""
+
+    container_id: str
+    function: Function
+    app: App
+    is_ready: bool = False
+    running: dict[str, float] = field(default_factory=dict)  #: unanswered input id -> when it was pushed, oldest first
+    last_answer: float = 0.0
+    timed_out: set[str] = field(default_factory=set)  #: inputs for whose sake it was killed
+    start_error: ErrorInfo | None = None
+    start_payload: bytes = b""
+    exit: ContainerExit | None = None
+
+
+class Fleet:
+    """Implements `intermodal.node.interface.NodeListener`.
+
+    Args:
+        scheduler: the pure state machine.
+        calls, functions, apps: the live state that instructions act on.
+        env_of_secret: the variables of a secret id.
+        now: the clock, in seconds since the epoch, for what people see.
+        stop_grace: seconds running inputs have when a container is stopped.
+    """
+
+    def __init__(
+        self,
+        scheduler: Scheduler,
+        calls: Calls,
+        functions: Functions,
+        apps: Apps,
+        env_of_secret: Callable[[str], dict[str, str]],
+        now: Callable[[], float],
+        stop_grace: float,
+    ) -> None:
+        self._scheduler = scheduler
+        self._calls = calls
+        self._functions = functions
+        self._apps = apps
+        self._env_of_secret = env_of_secret
+        self._now = now
+        self._stop_grace = stop_grace
+        self._node: Node | None = None
+        self._containers: dict[str, Container] = {}
+        self._failed_starts: dict[str, Container] = {}  # ended before ready; FailInputs may name them
+        self._queue: deque[events.Event] = deque()
+        self._is_draining = False
+        self._wake: asyncio.TimerHandle | None = None
+        self._watchdog: asyncio.TimerHandle | None = None
+        self._empty: dict[str, asyncio.Event] = {}  # function id -> set when its last container is gone
+        self._starts: set[asyncio.Task[None]] = set()
+        self._actions: dict[type, Callable[..., None]] = {
+            instructions.StartContainer: self._start,
+            instructions.StopContainer: self._stop,
+            instructions.PushInputs: self._push,
+            instructions.RecallInputs: self._recall,
+            instructions.CancelInputs: self._cancel,
+            instructions.ReportPending: self._report_pending,
+            instructions.FailInputs: self._fail,
+            instructions.InputsOrphaned: self._orphaned,
+            instructions.WakeAt: self._wake_at,
+        }
+
+    # -- life --------------------------------------------------------------------------------------------------
+
+    def open(self, node: Node) -> None:
+        """Take the node into service."""
+        self._node = node
+        capacity = node.capacity()
+        self.dispatch(events.NodeJoined(_NODE, capacity.cpu, capacity.memory, capacity.gpus))
+        self._watch()
+
+    def close(self) -> None:
+        """Stop the timers; the node is closed by its owner."""
+        for timer in (self._wake, self._watchdog):
+            if timer is not None:
+                timer.cancel()
+        self._wake = self._watchdog = None
+
+    @property
+    def container_count(self) -> int:
+        return len(self._containers)
+
+    def app_of(self, container_id: str) -> str:
+        """The app that a container belongs to; "" for one that is gone."""
+        container = self._containers.get(container_id)
+        return container.app.app_id if container is not None else ""
+
+    def dispatch(self, event: events.Event) -> None:
+        """Tell the scheduler, and carry out what it wants. Events caused by that are handled after it, in order."""
+        self._queue.append(event)
+        if self._is_draining:
+            return
+        self._is_draining = True
+        try:
+            loop = asyncio.get_running_loop()
+            while self._queue:
+                for instruction in self._scheduler.handle(self._queue.popleft(), loop.time()):
+                    self._actions[type(instruction)](instruction)
+        finally:
+            self._is_draining = False
+
+    # -- functions and calls -----------------------------------------------------------------------------------
+
+    def app_published(self, app: App) -> None:
+        """Let the scheduler know the app's functions; kept-warm containers start now."""
+        for function_id in app.record.functions.values():
+            function = self._functions.get(function_id)
+            spec = function.spec
+            if function.is_pooled:
+                continue
+            function.is_pooled = True
+            self.dispatch(
+                events.PoolAdded(
+                    function_id,
+                    app.app_id,
+                    spec.name,
+                    spec.resources,
+                    spec.scaling,
+                    spec.concurrency,
+                    spec.cloud,
+                    spec.regions,
+                )
+            )
+
+    async def remove_functions(self, functions: Iterable[Function], at_once: bool) -> None:
+        """Stop their containers and return when the last is gone."""
+        gone = []
+        for function in functions:
+            self.dispatch(events.PoolRemoved(function.function_id, 0.0 if at_once else self._stop_grace))
+            if any(c.function is function for c in self._containers.values()):
+                gone.append(self._empty.setdefault(function.function_id, asyncio.Event()))
+        for event in gone:
+            await event.wait()
+
+    def queue_inputs(self, call: Call, input_ids: Sequence[str], delay: float = 0.0) -> None:
+        """Inputs wait to run."""
+        record = call.record
+        not_before = asyncio.get_running_loop().time() + delay if delay else 0.0
+        self.dispatch(
+            events.InputsQueued(record.function_id, record.call_id, input_ids, not_before, bool(record.parent_input_id))
+        )
+        self._touch(self._functions.by_id.get(record.function_id))
+
+    def drop_call(self, call: Call, terminate_containers: bool = False) -> None:
+        """The call's inputs shall not run any more; they have their outputs already."""
+        call_id = call.record.call_id
+        if terminate_containers and self._node is not None:
+            prefix = f"in-{call_id[3:]}-"
+            for container in list(self._containers.values()):
+                if any(running.startswith(prefix) for running in container.running):
+                    self._node.stop(container.container_id, 0.0)
+        self.dispatch(events.InputsDropped(call.record.function_id, call_id))
+
+    def credit(self, an_input_id: str, count: int) -> None:
+        """A generator's consumer took `count` values."""
+        for container in self._containers.values():
+            if an_input_id in container.running and self._node is not None:
+                self._node.credit(container.container_id, an_input_id, count)
+                return
+
+    # -- what the scheduler wants ------------------------------------------------------------------------------
+
+    def _start(self, wanted: instructions.StartContainer) -> None:
+        function = self._functions.get(wanted.function_id)
+        app = self._apps.get(function.app_id)
+        container = Container(wanted.container_id, function, app)
+        self._containers[wanted.container_id] = container
+        function.starting += 1
+        self._touch(function)
+        task = asyncio.create_task(self._start_on_node(container), name=f"start {wanted.container_id}")
+        self._starts.add(task)
+        task.add_done_callback(self._starts.discard)
+
+    async def _start_on_node(self, container: Container) -> None:
+        assert self._node is not None
+        try:
+            await self._node.start(self._spec(container))
+        except RuntimeFailure as error:
+            self._not_started(container, ErrorInfo("InternalFailure", str(error)), isinstance(error, MissingTool))
+        except Exception:
+            log.exception("container %s could not be started", container.container_id)
+            sentence = (
+                "The container could not be started because of an internal error; the server's log has the reason."
+            )
+            self._not_started(container, ErrorInfo("InternalFailure", sentence), False)
+
+    def _not_started(self, container: Container, error: ErrorInfo, final: bool) -> None:
+        container.start_error = error
+        self.dispatch(events.StartFailed(container.container_id, error.message, final))
+        self.container_exited(container.container_id, ContainerExit(ExitCause.START_FAILED, detail=error.message))
+
+    def _spec(self, container: Container) -> ContainerSpec:
+        function, app, spec = container.function, container.app, container.function.spec
+        env: dict[str, str] = {}
+        for secret_id in spec.secret_ids:
+            env.update(self._env_of_secret(secret_id))
+        env.update(
+            MODAL_IS_REMOTE="1",
+            MODAL_TASK_ID=container.container_id,
+            MODAL_IMAGE_ID=spec.image_id,
+            MODAL_ENVIRONMENT=app.record.environment,
+        )
+        start = Start(
+            container_id=container.container_id,
+            app_id=app.app_id,
+            function_id=function.function_id,
+            function_name=spec.name,
+            environment=app.record.environment,
+            source=spec.source,
+            is_generator=spec.is_generator,
+            timeout=spec.timeout,
+            concurrency=spec.concurrency,
+            credit=_CREDIT,
+            objects=app.record.functions,
+            app_name=app.record.name or "",
+            app_description=app.record.description,
+        )
+        return ContainerSpec(
+            container.container_id,
+            function.image,
+            start,
+            function.body,
+            function.files,
+            env,
+            spec.resources,
+            spec.block_network,
+        )
+
+    def _stop(self, wanted: instructions.StopContainer) -> None:
+        assert self._node is not None
+        self._node.stop(wanted.container_id, wanted.grace)
+
+    def _push(self, wanted: instructions.PushInputs) -> None:
+        assert self._node is not None
+        container = self._containers[wanted.container_id]
+        now = asyncio.get_running_loop().time()
+        message: list[RunInput] = []
+        bodies: list[bytes] = []
+        for one in wanted.input_ids:
+            call_id, index = locate(one)
+            call = self._calls.live(call_id)
+            payload = call.inputs.get(index) if call is not None else None
+            if call is None or payload is None:
+                # Cancelled a moment ago: the scheduler hears of it right after.
+                self.dispatch(events.InputsFinished(container.container_id, [one], 0.0))
+                continue
+            container.running[one] = now
+            message.append(RunInput(one, call_id, len(payload.data), payload.blob, call.failures.get(index, 0)))
+            bodies.append(payload.data)
+        container.function.running_inputs += len(message)
+        if message:
+            self._node.push(container.container_id, RunInputs(message), b"".join(bodies))
+            self._touch(container.function)
+
+    def _recall(self, wanted: instructions.RecallInputs) -> None:
+        assert self._node is not None
+        self._node.recall(wanted.container_id, wanted.count)
+
+    def _cancel(self, wanted: instructions.CancelInputs) -> None:
+        assert self._node is not None
+        self._node.cancel(wanted.container_id, list(wanted.input_ids))
+
+    def _report_pending(self, wanted: instructions.ReportPending) -> None:
+        function = self._functions.by_id.get(wanted.function_id)
+        if function is None:
+            return
+        function.pending_reason = wanted.reason
+        app = self._apps.find(function.app_id)
+        if wanted.reason and app is not None:
+            text = f"Function {function.spec.name} waits: {wanted.reason}\n"
+            app.log.append(self._now(), LogStream.SYSTEM, text, function.function_id)
+        self._touch(function)
+
+    def _fail(self, wanted: instructions.FailInputs) -> None:
+        """Inputs that no container will ever run."""
+        failed = self._failed_starts.get(wanted.container_id) or self._containers.get(wanted.container_id)
+        payload = failed.start_payload if failed is not None else b""
+        error = (failed.start_error if failed is not None else None) or ErrorInfo("ExecutionError", wanted.reason)
+        for one in wanted.input_ids:
+            call_id, index = locate(one)
+            call = self._calls.live(call_id)
+            if call is not None:
+                output = Output(index, Status.INIT_FAILURE, len(payload), None, error, one)
+                self._calls.finish(call, index, output, payload)
+
+    def _orphaned(self, wanted: instructions.InputsOrphaned) -> None:
+        """A container ended with inputs in it: those it had begun are decided one by one."""
+        container = self._containers.get(wanted.container_id)
+        ended = container.exit if container is not None else None
+        for one in wanted.begun:
+            call_id, index = locate(one)
+            call = self._calls.live(call_id)
+            if call is None or index not in call.inputs:
+                continue
+            if container is not None and one in container.timed_out:
+                seconds = container.function.spec.timeout
+                error = ErrorInfo("FunctionTimeoutError", timeout_sentence(container.function.spec.name, seconds))
+                output = Output(index, Status.TIMEOUT, 0, None, error, one)
+            else:
+                detail = ended.detail if ended is not None and ended.detail else "The container that ran it was lost."
+                output = Output(index, Status.INTERNAL_FAILURE, 0, None, ErrorInfo("ExecutionError", detail), one)
+            self._attempt_failed(call, output, b"", ended)
+
+    def _wake_at(self, wanted: instructions.WakeAt) -> None:
+        if self._wake is not None:
+            self._wake.cancel()
+        self._wake = asyncio.get_running_loop().call_at(wanted.at, self.dispatch, events.Tick())
+
+    # -- what the node says (NodeListener) ---------------------------------------------------------------------
+
+    def container_ready(self, container_id: str, seconds: float) -> None:
+        container = self._containers.get(container_id)
+        if container is None:
+            return
+        container.is_ready = True
+        container.function.starting -= 1
+        container.function.running += 1
+        container.last_answer = asyncio.get_running_loop().time()
+        self._touch(container.function)
+        self.dispatch(events.ContainerReady(container_id))
+
+    def container_start_failed(self, container_id: str, error: ErrorInfo, payload: bytes) -> None:
+        container = self._containers.get(container_id)
+        if container is None:
+            return
+        container.start_error, container.start_payload = error, payload
+        # User code that cannot be loaded fails the same way each time.
+        self.dispatch(events.StartFailed(container_id, error.message, final=True))
+
+    def outputs(self, container_id: str, message: Outputs, body: memoryview | bytes) -> None:
+        container = self._containers.get(container_id)
+        if container is None:
+            return
+        finish, live, running = self._calls.finish, self._calls.live, container.running
+        function = container.function
+        offset, seconds, ended = 0, 0.0, []
+        failed: list[tuple[Call, Output, bytes]] = []
+        for answer in message.outputs:
+            data = bytes(body[offset : offset + answer.size])
+            offset += answer.size
+            one = answer.input_id
+            if running.pop(one, None) is None:
+                continue  # not an input of this container: hostile or late
+            ended.append(one)
+            seconds += answer.seconds
+            call_id, index = locate(one)
+            call = live(call_id)
+            if call is None or index not in call.inputs:
+                continue
+            output = Output(index, answer.status, answer.size, answer.blob, answer.error, one)
+            if answer.status is Status.SUCCESS:
+                finish(call, index, output, data)
+            else:
+                failed.append((call, output, data))
+        function.running_inputs -= len(ended)
+        container.last_answer = asyncio.get_running_loop().time()
+        self.dispatch(events.InputsFinished(container_id, ended, seconds))
+        for call, output, data in failed:
+            self._attempt_failed(call, output, data, None)
+        self._touch(function)
+
+    def yielded(self, container_id: str, message: Yielded, body: memoryview | bytes) -> None:
+        container = self._containers.get(container_id)
+        if container is None or message.input_id not in container.running:
+            return
+        call = self._calls.live(locate(message.input_id)[0])
+        if call is None:
+            return
+        payload = Payload(bytes(body), message.blob)
+        if call.yields:
+            for follower in call.yields:
+                follower(payload)
+        else:
+            call.yielded.append(payload)
+
+    def inputs_returned(self, container_id: str, input_ids: list[str]) -> None:
+        container = self._containers.get(container_id)
+        if container is None:
+            return
+        mine = [one for one in input_ids if container.running.pop(one, None) is not None]
+        container.function.running_inputs -= len(mine)
+        self.dispatch(events.InputsReturned(container_id, mine))
+
+    def logs(self, container_id: str, stream: LogStream, text: str, at: float) -> None:
+        container = self._containers.get(container_id)
+        if container is None:
+            return
+        one = ""
+        if container.function.spec.concurrency.max_concurrent_inputs == 1:
+            one = next(iter(container.running), "")
+        container.app.log.append(at, stream, text, container.function.function_id, container_id, one)
+
+    def container_exited(self, container_id: str, exit: ContainerExit) -> None:
+        container = self._containers.get(container_id)
+        if container is None:
+            return
+        container.exit = exit
+        function = container.function
+        if container.is_ready:
+            function.running -= 1
+        else:
+            function.starting -= 1
+            self._failed_starts[container_id] = container
+        function.running_inputs -= len(container.running)
+        if exit.cause in (ExitCause.OUT_OF_MEMORY, ExitCause.EXITED, ExitCause.SIGNALED):
+            text = f"A container of {function.spec.name} ended: {exit.detail}\n"
+            container.app.log.append(self._now(), LogStream.SYSTEM, text, function.function_id, container_id)
+        self.dispatch(events.ContainerExited(container_id, exit.detail))
+        self._failed_starts.pop(container_id, None)
+        del self._containers[container_id]
+        if not any(other.function is function for other in self._containers.values()):
+            empty = self._empty.pop(function.function_id, None)
+            if empty is not None:
+                empty.set()
+        self._touch(function)
+
+    # -- failed attempts ---------------------------------------------------------------------------------------
+
+    def _attempt_failed(self, call: Call, output: Output, data: bytes, ended: ContainerExit | None) -> None:
+        """Try again, by the function's policy, or give the input this output."""
+        index = output.index
+        function = self._functions.by_id.get(call.record.function_id)
+        if function is None:
+            self._calls.finish(call, index, output, data)
+            return
+        cause = _cause(output.status, ended)
+        attempt = AttemptEnd(cause, call.failures.get(index, 0), call.losses.get(index, 0))
+        decision = decide(attempt, function.spec.retries)
+        if not decision.retry:
+            self._calls.finish(call, index, output, data)
+            return
+        if decision.counts:
+            call.failures[index] = call.failures.get(index, 0) + 1
+        else:
+            call.losses[index] = call.losses.get(index, 0) + 1
+        self.queue_inputs(call, [input_id(call.record.call_id, index)], decision.delay)
+
+    def _watch(self) -> None:
+        """Kill containers whose input runs past its timeout and did not end by itself."""
+        loop = asyncio.get_running_loop()
+        now = loop.time()
+        for container in self._containers.values():
+            spec = container.function.spec
+            late = now - spec.timeout - _TIMEOUT_SLACK
+            alone = spec.concurrency.max_concurrent_inputs == 1
+            if not container.running or container.timed_out:
+                continue
+            if alone:
+                first, pushed = next(iter(container.running.items()))
+                hung = [first] if max(pushed, container.last_answer) < late else []
+            else:
+                hung = [one for one, pushed in container.running.items() if pushed < late]
+            if hung and self._node is not None:
+                container.timed_out.update(hung)
+                self._node.stop(container.container_id, 0.0)
+        self._watchdog = loop.call_later(_TIMEOUT_CHECK, self._watch)
+
+    def input_finished(self, call: Call, index: int, finished: Finished) -> None:
+        """Count a final output; `Calls` reports each."""
+        function = self._functions.by_id.get(call.record.function_id)
+        if function is not None:
+            function.open_inputs -= 1
+            function.done_inputs += 1
+            if finished.output.status is not Status.SUCCESS:
+                function.failed_inputs += 1
+
+    def _touch(self, function: Function | None) -> None:
+        if function is not None:
+            app = self._apps.find(function.app_id)
+            if app is not None:
+                app.touch(function.function_id)
+
+
+def _cause(status: Status, ended: ContainerExit | None) -> Cause:
+    if status is Status.FAILURE:
+        return Cause.USER_FAILURE
+    if status is Status.TIMEOUT:
+        return Cause.TIMEOUT
+    if status is Status.TERMINATED:
+        return Cause.TERMINATED
+    if ended is not None and ended.cause is not ExitCause.STOPPED:
+        return Cause.CONTAINER_DIED
+    return Cause.INTERNAL_FAILURE
+
+
+def timeout_sentence(name: str, seconds: float) -> str:
+    return f"Function {name} ran longer than its timeout of {seconds:g} s. Raise `timeout` if it needs more time."

@@ -1,0 +1,136 @@
+"""RPC: functions are registered here, checked as hostile input, and joined with their image, files and secrets."""
+
+from __future__ import annotations
+
+import random
+
+from intermodal.control.access import require_app, require_user
+from intermodal.control.apps import App, Apps
+from intermodal.control.functions import Function, Functions, merge_files
+from intermodal.control.image_service import ImageService
+from intermodal.control.mount_service import MountService, SecretService
+from intermodal.control.rpc import Context, Dispatcher
+from intermodal.model.ids import new_id
+from intermodal.store.interface import FunctionRecord, Store
+from modal._wire.codec import decode, encode
+from modal._wire.messages.function import (
+    FUNCTION_CREATE,
+    FUNCTION_GET,
+    FUNCTION_STATS,
+    FunctionCreate,
+    FunctionHandle,
+    FunctionRef,
+    FunctionSpec,
+    FunctionStats,
+    SourceKind,
+)
+from modal.exception import InvalidError, NotFoundError
+
+_SERIALIZED_LIMIT = 16 * 1024 * 1024
+_TIMEOUT_RANGE = (1.0, 7 * 24 * 3600.0)
+
+
+class FunctionService:
+    """Creates functions in apps and answers questions about them."""
+
+    def __init__(
+        self,
+        store: Store,
+        apps: Apps,
+        functions: Functions,
+        images: ImageService,
+        mounts: MountService,
+        secrets: SecretService,
+        rng: random.Random,
+    ) -> None:
+        self._store = store
+        self._apps = apps
+        self._functions = functions
+        self._images = images
+        self._mounts = mounts
+        self._secrets = secrets
+        self._rng = rng
+
+    def register(self, dispatcher: Dispatcher) -> None:
+        dispatcher.register(FUNCTION_CREATE, self.create)
+        dispatcher.register(FUNCTION_GET, self.get)
+        dispatcher.register(FUNCTION_STATS, self.stats)
+
+    async def create(self, ctx: Context, request: FunctionCreate, body: bytes) -> FunctionHandle:
+        require_user(ctx)
+        app = self._apps.get(request.app_id)
+        require_open(app)
+        check_spec(request.spec, len(body))
+        function = await self._load(new_id("fu", self._rng), request.app_id, request.spec, body)
+        self._store.write([FunctionRecord(function.function_id, request.app_id, encode(request.spec), body)])
+        self._functions.add(function)
+        return _handle(function)
+
+    async def restore(self, record: FunctionRecord) -> None:
+        """Bring back a function after a restart. Raises `NotFoundError` when its image or mounts are gone."""
+        spec = decode(FunctionSpec, record.spec)
+        function = await self._load(record.function_id, record.app_id, spec, record.body)
+        self._functions.add(function)
+
+    async def _load(self, function_id: str, app_id: str, spec: FunctionSpec, body: bytes) -> Function:
+        image = await self._images.built(spec.image_id)
+        if not image.python:
+            raise InvalidError(
+                f"The image of function {spec.name!r} has no Python on its PATH, so functions cannot run in it. "
+                "Use a Python base image, or add one with add_python."
+            )
+        for secret_id in spec.secret_ids:
+            self._secrets.env(secret_id)
+        files = merge_files([await self._mounts.files(mount_id) for mount_id in spec.mount_ids])
+        return Function(function_id, app_id, spec, body, image, files)
+
+    async def get(self, ctx: Context, request: FunctionRef, body: bytes) -> FunctionHandle:
+        function = self._functions.get(request.function_id)
+        require_app(ctx, function.app_id)
+        return _handle(function)
+
+    async def stats(self, ctx: Context, request: FunctionRef, body: bytes) -> FunctionStats:
+        function = self._functions.get(request.function_id)
+        require_app(ctx, function.app_id)
+        return FunctionStats(backlog=function.queued_inputs, num_total_runners=function.running)
+
+
+def require_open(app: App) -> None:
+    """Raise `NotFoundError` when the app is stopping or has stopped."""
+    if not app.is_open:
+        raise NotFoundError(f"The app {app.app_id} has stopped and takes no more requests.")
+
+
+def check_spec(spec: FunctionSpec, body_size: int) -> None:
+    """Raise `InvalidError` for a spec that no honest client sends: its SDK checks the same, naming the parameter."""
+    resources, scaling, concurrency = spec.resources, spec.scaling, spec.concurrency
+    rules = (
+        (0 < len(spec.name) <= 256, "name must have 1 to 256 characters"),
+        (body_size <= _SERIALIZED_LIMIT, f"a serialized function may have at most {_SERIALIZED_LIMIT >> 20} MiB"),
+        ((spec.source.kind is SourceKind.SERIALIZED) == (body_size > 0), "only a serialized function has a body"),
+        (0 < resources.cpu <= 1024, "cpu must be above 0"),
+        (resources.cpu_limit is None or resources.cpu_limit >= resources.cpu, "cpu's limit is below its request"),
+        (0 < resources.memory <= 1 << 24, "memory must be above 0 MiB"),
+        (
+            resources.memory_limit is None or resources.memory_limit >= resources.memory,
+            "memory's limit is below its request",
+        ),
+        (resources.ephemeral_disk is None or 0 < resources.ephemeral_disk <= 1 << 24, "ephemeral_disk must be above 0"),
+        (_TIMEOUT_RANGE[0] <= spec.timeout <= _TIMEOUT_RANGE[1], "timeout must be from 1 second to 7 days"),
+        (0 <= spec.retries.max_retries <= 10, "retries must be from 0 to 10"),
+        (0 <= scaling.min_containers <= 10_000, "keep_warm must be 0 or more"),
+        (
+            scaling.max_containers is None or max(1, scaling.min_containers) <= scaling.max_containers,
+            "concurrency_limit must be at least 1 and at least keep_warm",
+        ),
+        (scaling.idle_timeout > 0, "container_idle_timeout must be above 0"),
+        (1 <= concurrency.max_concurrent_inputs <= 10_000, "allow_concurrent_inputs must be 1 or more"),
+        (concurrency.max_inputs is None or concurrency.max_inputs >= 1, "max_inputs must be 1 or more"),
+    )
+    for holds, sentence in rules:
+        if not holds:
+            raise InvalidError(f"Function {spec.name[:256]!r}: {sentence}.")
+
+
+def _handle(function: Function) -> FunctionHandle:
+    return FunctionHandle(function.function_id, function.spec.name, function.spec.is_generator)

@@ -1,0 +1,66 @@
+"""Live functions: the spec, the image that was built for it, and the files its containers get. State only."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from intermodal.model.container import BuiltImage
+from modal._wire.messages.common import FileEntry
+from modal._wire.messages.function import FunctionSpec
+from modal.exception import NotFoundError
+
+
+@dataclass(slots=True)
+class Function:
+    """A function of a live app."""
+
+    function_id: str
+    app_id: str
+    spec: FunctionSpec
+    body: bytes  #: the pickled function when serialized
+    image: BuiltImage
+    files: tuple[FileEntry, ...]  #: mounts, merged
+    is_pooled: bool = False  #: the scheduler knows it
+    starting: int = 0
+    running: int = 0
+    running_inputs: int = 0  #: handed to a container, not answered
+    open_inputs: int = 0  #: accepted, without a final output
+    done_inputs: int = 0
+    failed_inputs: int = 0
+    pending_reason: str = ""
+
+    @property
+    def queued_inputs(self) -> int:
+        """Inputs that no container has."""
+        return self.open_inputs - self.running_inputs
+
+
+@dataclass(slots=True)
+class Functions:
+    """Every live function by id."""
+
+    by_id: dict[str, Function] = field(default_factory=dict)
+
+    def add(self, function: Function) -> None:
+        self.by_id[function.function_id] = function
+
+    def get(self, function_id: str) -> Function:
+        """Raises `NotFoundError`."""
+        try:
+            return self.by_id[function_id]
+        except KeyError:
+            raise NotFoundError(
+                f"There is no function {function_id!r}; its app has stopped, or the id is wrong."
+            ) from None
+
+    def of_app(self, app_id: str) -> list[Function]:
+        return [function for function in self.by_id.values() if function.app_id == app_id]
+
+    def remove(self, function_id: str) -> None:
+        self.by_id.pop(function_id, None)
+
+
+def merge_files(mounts: list[list[FileEntry]]) -> tuple[FileEntry, ...]:
+    """One file a path: a later mount wins."""
+    merged = {entry.path: entry for files in mounts for entry in files}
+    return tuple(merged[path] for path in sorted(merged))

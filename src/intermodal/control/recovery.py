@@ -1,0 +1,76 @@
+"""Brings the live state back from the store when the server starts."""
+
+from __future__ import annotations
+
+import logging
+
+from intermodal.control.app_service import AppService
+from intermodal.control.apps import Apps
+from intermodal.control.calls import Calls
+from intermodal.control.fleet import Fleet
+from intermodal.control.function_service import FunctionService
+from intermodal.control.functions import Functions
+from intermodal.control.mount_service import SecretService
+from intermodal.store.interface import Loaded
+from modal._wire.messages.call import Status
+from modal._wire.messages.common import ErrorInfo
+from modal.exception import Error
+
+log = logging.getLogger(__name__)
+
+
+class Recovery:
+    """Restores apps, secrets, functions and calls, in that order; what cannot be restored fails with a reason."""
+
+    def __init__(
+        self,
+        apps: Apps,
+        secrets: SecretService,
+        functions: Functions,
+        function_service: FunctionService,
+        calls: Calls,
+        fleet: Fleet,
+        app_service: AppService,
+    ) -> None:
+        self._apps = apps
+        self._secrets = secrets
+        self._functions = functions
+        self._function_service = function_service
+        self._calls = calls
+        self._fleet = fleet
+        self._app_service = app_service
+
+    async def run(self, loaded: Loaded, grace: float) -> set[str]:
+        """Restore everything; returns the client sessions it belonged to, which have `grace` seconds to come back."""
+        for app in loaded.apps:
+            self._apps.add(app, loaded.last_log.get(app.app_id, 0))
+        for secret in loaded.secrets:
+            self._secrets.restore(secret)
+        for record in loaded.functions:
+            try:
+                await self._function_service.restore(record)
+            except Error as error:
+                log.error("function %s cannot be restored: %s", record.function_id, error)
+        for live in self._apps.live():
+            self._fleet.app_published(live)
+        waiting = 0
+        for opened in loaded.calls:
+            ids = self._calls.restore(opened.call, opened.inputs, opened.outputs)
+            function = self._functions.by_id.get(opened.call.function_id)
+            call = self._calls.live(opened.call.call_id)
+            if call is None or call.is_done:
+                continue
+            if function is None:
+                error = ErrorInfo(
+                    "ExecutionError", "The function of this call is gone: its app stopped with the server."
+                )
+                self._calls.abandon(call, Status.TERMINATED, error)
+            elif ids:
+                function.open_inputs += len(ids)
+                waiting += len(ids)
+                self._fleet.queue_inputs(call, ids)
+        if loaded.apps:
+            log.info("restored %d apps and %d waiting inputs", len(loaded.apps), waiting)
+        self._app_service.expect_clients(grace)
+        owners = {app.session_id for app in loaded.apps}
+        return owners | {opened.call.key.partition("/")[0] for opened in loaded.calls}

@@ -1,0 +1,213 @@
+"""The composition root: settings to objects to run. The only file that knows all implementations."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import fcntl
+import logging
+import os
+import random
+import signal
+import sys
+import time
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+
+import uvloop
+
+from intermodal import __version__
+from intermodal.blobs.local import LocalBlobStore
+from intermodal.builder.interface import Builder
+from intermodal.control.access import AdminToken
+from intermodal.control.app_service import AppService
+from intermodal.control.apps import Apps
+from intermodal.control.blob_service import BlobService
+from intermodal.control.call_service import CallService
+from intermodal.control.calls import Calls
+from intermodal.control.container_api import ContainerCalls
+from intermodal.control.fleet import Fleet
+from intermodal.control.function_service import FunctionService
+from intermodal.control.functions import Functions
+from intermodal.control.http_port import HttpPort
+from intermodal.control.image_service import ImageService
+from intermodal.control.mount_service import MountService, SecretService
+from intermodal.control.recovery import Recovery
+from intermodal.control.rpc import Dispatcher, serve_unix
+from intermodal.control.server_service import ServerService
+from intermodal.model.ids import new_id
+from intermodal.node.interface import Node
+from intermodal.scheduling.scheduler import Scheduler
+from intermodal.settings import Settings
+from intermodal.store.secret_box import SecretBox
+from intermodal.store.sql import SqlStore
+from modal._wire.messages.app import AppState, AppStopReason
+from modal.exception import Error, InvalidError
+
+log = logging.getLogger(__name__)
+_EXPIRE_EVERY = 3600.0  # seconds
+
+
+def serve(settings: Settings) -> int:
+    """Run the server in the foreground until SIGTERM or SIGINT; returns the exit status.
+
+    A failure to start prints one sentence to stderr and returns 1.
+    """
+    logging.basicConfig(
+        level=settings.log_level.upper(), format="%(asctime)s %(levelname)s %(name)s: %(message)s", stream=sys.stderr
+    )
+    # Connections of clients and containers, pipes, and mounts of a thousand containers.
+    _raise_file_limit()
+    try:
+        with data_directory(settings):
+            uvloop.run(_main(settings))
+    except (Error, OSError) as error:
+        print(f"intermodal: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+@contextlib.contextmanager
+def data_directory(settings: Settings) -> Iterator[None]:
+    """Make the data directory and hold it: one server a directory.
+
+    Raises:
+        InvalidError: another server runs on it, or it cannot be made.
+    """
+    try:
+        for directory in (settings.data_dir, settings.run_dir):
+            directory.mkdir(mode=0o711, parents=True, exist_ok=True)
+    except OSError as error:
+        raise InvalidError(f"The data directory {settings.data_dir} cannot be made: {error.strerror}.") from error
+    with open(settings.run_dir / "server.lock", "w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            owner = _read_pid(settings.pid_file)
+            raise InvalidError(
+                f"Another server (pid {owner or 'unknown'}) runs on the data directory {settings.data_dir}. "
+                "Stop it with `intermodal down`, or choose another directory with --data-dir."
+            ) from None
+        settings.pid_file.write_text(f"{os.getpid()}\n")
+        try:
+            yield
+        finally:
+            settings.pid_file.unlink(missing_ok=True)
+
+
+async def _main(settings: Settings) -> None:
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop.set)
+    async with running(settings):
+        await stop.wait()
+        log.info("stopping")
+
+
+@contextlib.asynccontextmanager
+async def running(settings: Settings) -> AsyncIterator[ServerService]:
+    """A server in this event loop, listening from entry to exit."""
+    rng = random.SystemRandom()
+    async with contextlib.AsyncExitStack() as stack:
+        store = SqlStore(settings.url)
+        stack.push_async_callback(store.close)
+        await store.open()
+        blobs = LocalBlobStore(settings.data_dir / "storage" / "blobs")
+        await blobs.open()
+        apps, functions, calls = Apps(store, time.time), Functions(), Calls(store, time.time)
+        secrets = SecretService(store, SecretBox(settings.data_dir / "secret.key"), apps, rng)
+        builder = _make_builder(settings, blobs, secrets)
+        stack.push_async_callback(builder.close)
+        await builder.open()
+        images, mounts = ImageService(builder), MountService(store, blobs)
+
+        scheduler = Scheduler(iter(lambda: new_id("ta", rng), ""))
+        fleet = Fleet(scheduler, calls, functions, apps, secrets.env, time.time, settings.stop_grace)
+        calls.on_finish = fleet.input_finished
+        stack.callback(calls.flush)
+        dispatcher = Dispatcher(version=__version__, session_grace=settings.session_grace)
+        node = _make_node(settings, blobs, fleet, ContainerCalls(dispatcher, fleet))
+        stack.push_async_callback(node.close)
+        await node.open()
+        fleet.open(node)
+        stack.callback(fleet.close)
+
+        app_service = AppService(apps, functions, calls, fleet, secrets, rng, time.time)
+        function_service = FunctionService(store, apps, functions, images, mounts, secrets, rng)
+        recovery = Recovery(apps, secrets, functions, function_service, calls, fleet, app_service)
+        earlier = await recovery.run(await store.load(), settings.session_grace)
+        call_service = CallService(apps, functions, calls, fleet, rng, time.time, earlier)
+        server_service = ServerService(settings, __version__, store, lambda: fleet.container_count)
+        for service in (
+            app_service,
+            BlobService(blobs),
+            call_service,
+            function_service,
+            images,
+            mounts,
+            secrets,
+            server_service,
+        ):
+            service.register(dispatcher)
+
+        stack.push_async_callback(dispatcher.close)
+        stack.push_async_callback(_stop_ephemeral_apps, apps, app_service)
+        token = AdminToken(settings.data_dir / "admin.token")
+        http = HttpPort(settings, dispatcher, token, store)
+        stack.push_async_callback(http.close)
+        server_service.url = await http.open()
+        listener = await serve_unix(dispatcher, settings.socket)
+        stack.callback(settings.socket.unlink, missing_ok=True)
+        stack.callback(listener.close)
+        expiry = asyncio.create_task(_expire(store, settings.retention))
+        stack.callback(expiry.cancel)
+        log.info("serving %s and %s, data in %s", server_service.url or "no port", settings.socket, settings.data_dir)
+        yield server_service
+
+
+def _make_builder(settings: Settings, blobs: LocalBlobStore, secrets: SecretService) -> Builder:
+    if settings.builder == "memory":
+        from intermodal.builder.memory import MemoryBuilder
+
+        return MemoryBuilder()
+    if settings.builder != "buildah":
+        raise InvalidError(f"The setting builder must be buildah or memory, but is {settings.builder!r}.")
+    from intermodal.builder.builder import BuildahBuilder
+
+    return BuildahBuilder(settings.data_dir, settings.cache_dir, blobs, secrets)
+
+
+def _make_node(settings: Settings, blobs: LocalBlobStore, fleet: Fleet, api: ContainerCalls) -> Node:
+    from intermodal.node.agent import Agent, AgentSettings
+
+    return Agent(AgentSettings(settings.data_dir), blobs.path, fleet, api)
+
+
+async def _stop_ephemeral_apps(apps: Apps, service: AppService) -> None:
+    """Clients hear at once that their app ended; detached apps go on after the next start."""
+    ephemeral = [app for app in apps.live() if app.state is AppState.EPHEMERAL]
+    await asyncio.gather(*(service.stop_app(app, AppStopReason.SERVER_STOPPED) for app in ephemeral))
+
+
+async def _expire(store: SqlStore, retention: float) -> None:
+    while True:
+        await store.expire(time.time() - retention)
+        await asyncio.sleep(min(_EXPIRE_EVERY, retention))
+
+
+def _read_pid(path: Path) -> str:
+    with contextlib.suppress(OSError):
+        return path.read_text().strip()
+    return ""
+
+
+def _raise_file_limit() -> None:
+    import resource
+
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft < hard:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+
+
+__all__ = ["data_directory", "running", "serve"]

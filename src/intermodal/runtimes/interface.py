@@ -59,7 +59,7 @@ class ContainerProcess(Protocol):
     async def wait(self) -> ProcessExit:
         """Return how it ended, once it has. May be awaited many times and by several tasks."""
 
-    async def kill(self, signal: int) -> None:
+    def kill(self, signal: int) -> None:
         """Send `signal` to the first process; with SIGKILL, every process of the container dies. No error if it has ended."""
 
     async def delete(self) -> None:

@@ -1,0 +1,58 @@
+"""Puts an agent together: the one place that knows which hooks a container passes through, and in which order."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from intermodal.node.agent import Agent, AgentSettings
+from intermodal.node.hooks.disk import DiskHook
+from intermodal.node.hooks.environment import EnvironmentHook
+from intermodal.node.hooks.files import FilesHook
+from intermodal.node.hooks.interface import Hook
+from intermodal.node.hooks.logs import LogsHook
+from intermodal.node.hooks.network import NetworkHook
+from intermodal.node.hooks.rootfs import RootfsHook
+from intermodal.node.hooks.runner_socket import RunnerSocketHook
+from intermodal.node.interface import ContainerApi, NodeListener
+from intermodal.node.layout import node_layout
+from intermodal.node.network.namespaces import NamespaceMaker
+from intermodal.node.runtime_copy import CompiledCopies, RuntimeCopies
+from intermodal.runtimes.runc import RuncRuntime, RuncSettings
+
+
+@dataclass(frozen=True)
+class NodeSettings:
+    data_dir: Path
+    runtime: str = "runc"  #: an OCI runtime with runc's command line
+    uid_base: int = 100_000  #: root in a container is this user outside
+    network_pool: int = 2  #: network namespaces made ahead
+    pids_limit: int = 4096  #: processes and threads in one container
+    hello_timeout: float = 30.0  #: seconds a started process has to say Hello
+
+
+def isolated_agent(
+    settings: NodeSettings,
+    blob_path: Callable[[str], Path],
+    listener: NodeListener,
+    api: ContainerApi,
+    copies: RuntimeCopies | None = None,
+) -> Agent:
+    """An agent whose containers are isolated by an OCI runtime.
+
+    `blob_path` finds a blob's file by its digest. `copies` replaces the SDK that containers get, for tests.
+    """
+    layout = node_layout(settings.data_dir)
+    maker = NamespaceMaker(settings.uid_base)
+    runtime = RuncRuntime(RuncSettings(layout.runc_root, layout.cgroup_parent, settings.runtime, settings.pids_limit))
+    hooks: list[Hook] = [
+        NetworkHook(layout, maker, settings.network_pool),
+        DiskHook(layout, settings.uid_base),
+        FilesHook(layout, blob_path),
+        RootfsHook(layout, maker),
+        EnvironmentHook(copies or CompiledCopies(layout.runtime_copies, layout.runtime_view)),
+        RunnerSocketHook(api),
+        LogsHook(listener.logs),
+    ]
+    return Agent(layout, AgentSettings(settings.uid_base, settings.hello_timeout), runtime, hooks, listener)

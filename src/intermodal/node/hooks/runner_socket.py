@@ -1,0 +1,76 @@
+"""The container's own socket, where its runner and its SDK calls come in."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import shutil
+import socket
+from typing import Any
+
+from intermodal.node.container import Container
+from intermodal.node.hooks.interface import Hook
+from intermodal.node.interface import ContainerApi
+from intermodal.node.runner_link import SocketConnection
+from intermodal.runtimes.errors import RuntimeFailure
+from intermodal.runtimes.interface import BindMount
+
+DIRECTORY = "/opt/intermodal/run"
+NAME = "agent.sock"
+_PATH_LIMIT = 107
+#: Seconds that the last frames of a process that is gone may take to be read.
+_DRAIN_TIMEOUT = 5.0
+
+
+class RunnerSocketHook(Hook):
+    """Listens on the socket from `prepare` on; connections are accepted once the process runs."""
+
+    def __init__(self, api: ContainerApi) -> None:
+        self._api = api
+        self._listeners: dict[str, socket.socket] = {}
+        self._servers: dict[str, asyncio.Server] = {}
+        self._transports: dict[str, set[Any]] = {}
+
+    async def prepare(self, container: Container) -> None:
+        directory = container.home / "run"
+        path = directory / NAME
+        if len(os.fsencode(path)) > _PATH_LIMIT:
+            raise RuntimeFailure(f"The path {path} is too long for a Unix socket.")
+        directory.mkdir(mode=0o755)
+        listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
+        self._listeners[container.id] = listener
+        self._transports[container.id] = set()
+        listener.setblocking(False)
+        listener.bind(str(path))
+        # Any user inside may connect: a program may drop its privileges. Outside, `container.home` keeps others away.
+        path.chmod(0o666)
+        listener.listen(64)
+        container.mounts.append(BindMount(directory, DIRECTORY))
+
+    async def started(self, container: Container) -> None:
+        link, transports = container.link, self._transports[container.id]
+        assert link is not None
+        self._servers[container.id] = await asyncio.get_running_loop().create_unix_server(
+            lambda: SocketConnection(link, self._api, container.id, transports),
+            sock=self._listeners.pop(container.id),
+        )
+
+    async def exited(self, container: Container) -> None:
+        # What the process sent just before it died is still in the sockets; at their end they close.
+        deadline = asyncio.get_running_loop().time() + _DRAIN_TIMEOUT
+        await asyncio.sleep(0)  # lets a connection that is waiting be accepted
+        while self._transports.get(container.id) and asyncio.get_running_loop().time() < deadline:
+            await asyncio.sleep(0.001)
+
+    async def release(self, container: Container) -> None:
+        listener = self._listeners.pop(container.id, None)
+        if listener is not None:
+            listener.close()
+        server = self._servers.pop(container.id, None)
+        if server is not None:
+            server.close()
+        for transport in self._transports.pop(container.id, set()):
+            transport.abort()
+        with contextlib.suppress(FileNotFoundError):
+            await asyncio.to_thread(shutil.rmtree, container.home / "run")

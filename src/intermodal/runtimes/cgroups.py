@@ -1,0 +1,154 @@
+"""Reads and removes the control groups of containers, on hosts with cgroup v1, v2, or both (hybrid).
+
+All containers of one agent live below one group, `/intermodal/<name>`, in every hierarchy. The runtime creates
+them; here are the parts that it does not do: saying whether memory ran out, and cleaning up after a crash.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import re
+import signal
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+from intermodal.runtimes.errors import RuntimeFailure
+
+#: Seconds that the kernel may take to let go of a killed process.
+_REMOVAL_TIMEOUT = 5.0
+
+
+class Cgroups:
+    """The control groups below `parent` (a path such as ``/intermodal/1f0c``) in every hierarchy of this machine."""
+
+    def __init__(self, parent: str, mountinfo: str | None = None) -> None:
+        text = Path("/proc/self/mountinfo").read_text() if mountinfo is None else mountinfo
+        self.parent = parent
+        self._roots = list(_hierarchies(text))
+        if not self._roots:
+            raise RuntimeFailure("No cgroup file system is mounted; limits need one. Mount it at /sys/fs/cgroup.")
+
+    @property
+    def unified_only(self) -> bool:
+        """Is this a pure cgroup v2 host?"""
+        return all(controllers == {"unified"} for _, controllers in self._roots)
+
+    @property
+    def has_memory(self) -> bool:
+        """Can memory be limited here?"""
+        return any(
+            "memory" in controllers or ("unified" in controllers and "memory" in _read(root / "cgroup.controllers"))
+            for root, controllers in self._roots
+        )
+
+    def path(self, name: str) -> str:
+        """The path of a container's group, as the runtime takes it."""
+        return f"{self.parent}/{name}"
+
+    def out_of_memory_kills(self, name: str) -> int:
+        """How many processes of the container the kernel has killed for want of memory."""
+        kills = 0
+        for root, controllers in self._roots:
+            group = root / self.path(name).lstrip("/")
+            if "memory" in controllers:
+                kills += _counter(_read(group / "memory.oom_control"))
+            elif "unified" in controllers:
+                kills += _counter(_read(group / "memory.events"))
+        return kills
+
+    def names(self) -> set[str]:
+        """The containers that have a group in any hierarchy."""
+        found = set()
+        for root, _ in self._roots:
+            with contextlib.suppress(OSError):
+                found |= {entry.name for entry in self._parent(root).iterdir() if entry.is_dir()}
+        return found
+
+    def kill(self, name: str) -> None:
+        """SIGKILL every process in the container's groups and wait until they are gone. Blocking."""
+        deadline = time.monotonic() + _REMOVAL_TIMEOUT
+        while pids := self._pids(name):
+            for pid in pids:
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)
+            if time.monotonic() > deadline:
+                raise RuntimeFailure(
+                    f"Processes {sorted(pids)} of container {name} do not die; they may hang in the kernel."
+                )
+            time.sleep(0.005)
+
+    def remove(self, name: str) -> None:
+        """Remove the container's groups. No error if there are none. Blocking: a dying process may hold one briefly."""
+        for root, _ in self._roots:
+            _remove_tree(self._parent(root) / name)
+
+    def remove_parent(self) -> None:
+        """Remove the agent's own group where it is empty, and the shared one above it where nobody else uses it."""
+        for root, _ in self._roots:
+            for group in (self._parent(root), self._parent(root).parent):
+                if group == root:
+                    break
+                with contextlib.suppress(OSError):
+                    group.rmdir()
+
+    def _parent(self, root: Path) -> Path:
+        return root / self.parent.lstrip("/")
+
+    def _pids(self, name: str) -> set[int]:
+        pids: set[int] = set()
+        for root, _ in self._roots:
+            for group in _groups(self._parent(root) / name):
+                pids |= {int(pid) for pid in _read(group / "cgroup.procs").split()}
+        return pids
+
+
+def _hierarchies(mountinfo: str) -> Iterator[tuple[Path, set[str]]]:
+    seen = set()
+    for line in mountinfo.splitlines():
+        before, _, after = line.partition(" - ")
+        fstype, _, options = after.split(" ", 2)
+        fields = before.split()
+        root, mountpoint = fields[3], Path(fields[4])
+        if fstype not in ("cgroup", "cgroup2") or root != "/" or mountpoint in seen:
+            continue
+        seen.add(mountpoint)
+        yield mountpoint, {"unified"} if fstype == "cgroup2" else set(options.split(","))
+
+
+def _counter(text: str) -> int:
+    found = re.search(r"^oom_kill (\d+)$", text, re.MULTILINE)
+    return int(found[1]) if found else 0
+
+
+def _read(path: Path) -> str:
+    try:
+        return path.read_text()
+    except OSError as error:
+        # ENODEV: the group is being removed.
+        if error.errno in (errno.ENOENT, errno.ENODEV, errno.ENOTDIR):
+            return ""
+        raise
+
+
+def _groups(top: Path) -> Iterator[Path]:
+    """`top` and all groups below, deepest first."""
+    for directory, _, _ in os.walk(top, topdown=False):
+        yield Path(directory)
+
+
+def _remove_tree(top: Path) -> None:
+    deadline = time.monotonic() + _REMOVAL_TIMEOUT
+    for group in _groups(top):
+        while True:
+            try:
+                group.rmdir()
+                break
+            except FileNotFoundError:
+                break
+            except OSError as error:
+                if error.errno != errno.EBUSY or time.monotonic() > deadline:
+                    raise RuntimeFailure(f"The control group {group} cannot be removed: {error.strerror}.") from error
+                time.sleep(0.005)

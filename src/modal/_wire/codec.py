@@ -69,10 +69,10 @@ def _build(cls: type) -> _Codec:
     fields = []
     for field in dataclasses.fields(cls):
         default: Any = _REQUIRED
-        make_default: Callable[[], Any] = lambda: _REQUIRED  # noqa: E731
+        make_default = _constant(_REQUIRED)
         if field.default is not dataclasses.MISSING:
             default = field.default
-            make_default = lambda value=default: value  # noqa: E731
+            make_default = _constant(default)
         elif field.default_factory is not dataclasses.MISSING:
             make_default = field.default_factory
             default = make_default()
@@ -81,6 +81,10 @@ def _build(cls: type) -> _Codec:
     codec = _Codec(_message_encoder(tuple(fields)), _message_decoder(cls, tuple(fields)))
     _codecs[cls] = codec
     return codec
+
+
+def _constant(value: Any) -> Callable[[], Any]:
+    return lambda: value
 
 
 def _message_encoder(fields: tuple[_Field, ...]) -> Convert:
@@ -120,7 +124,7 @@ def _message_decoder(cls: type, fields: tuple[_Field, ...]) -> Convert:
             raise WireError(f"{cls.__name__}.{name}: {error}") from None
         if not fill_dict:
             return cls(**values)
-        message = cls.__new__(cls)
+        message: Any = object.__new__(cls)
         message.__dict__.update(values)
         return message
 

@@ -144,12 +144,13 @@ def version_error(client: int, server: int) -> ErrorInfo:
     old = "client" if client < server else "server"
     return ErrorInfo(
         "VersionError",
-        f"The client speaks protocol version {client} and the server version {server}; upgrade Intermodal on the {old}.",
+        f"The client speaks protocol version {client} and the server version {server}; "
+        f"upgrade Intermodal on the {old}.",
     )
 
 
 class Connection:
-    """Methods that send only queue frames; the shell takes them with `take`. A call id that is over is ignored by all."""
+    """Methods that send only queue frames, for `take`. All of them ignore the id of a call that is over."""
 
     def __init__(self, *, client: bool, window: int = WINDOW, max_calls: int = MAX_CALLS) -> None:
         self.state = State.OPENING
@@ -223,7 +224,7 @@ class Connection:
             del self._calls[id]
 
     def consumed(self, id: int, size: int) -> None:
-        """The application took an item of `size`: let the other side send as much again, in portions of half a window."""
+        """The application took an item of `size`: grant as much again, in portions of half a window."""
         call = self._calls.get(id)
         if call is None:
             return
@@ -283,7 +284,7 @@ class Connection:
         """Complete a unary or client-stream call.
 
         Raises:
-            WireError: the message is over a limit (TooLarge) or is not JSON; nothing was sent and the call is still open.
+            WireError: the message is over a limit (TooLarge) or is not JSON; nothing was sent, the call is still open.
         """
         if id in self._calls:
             self._send({"t": "reply", "id": id, "q": message}, body)

@@ -1,4 +1,4 @@
-"""One side of a live connection: joins the pure `Connection` with a carrier, and hands stream frames to their streams."""
+"""One side of a live connection: joins the pure `Connection` with a carrier, and feeds streams their frames."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class Carrier(Protocol):
 class Endpoint:
     """What client and server have in common. Subclasses handle the events that are not about streams."""
 
-    #: Stop reading while the other side does not. For servers; were both sides to do it, they could wait for each other.
+    #: Stop reading while the other side does not. For servers; if both sides did, they could wait for each other.
     waits_for_reader = False
 
     def __init__(self, connection: Connection) -> None:

@@ -10,9 +10,7 @@ import modal.exception
 
 from .messages.common import ErrorInfo
 
-GENERIC_FAILURE = (
-    "The server failed at this request; its log has the reason. The same request may succeed when tried again."
-)
+GENERIC_FAILURE = "The server failed at this request; its log has the reason. Trying again may help."
 
 
 class WireError(modal.exception.Error):
@@ -37,9 +35,9 @@ _TYPED = _typed_errors()
 def to_error_info(exc: BaseException) -> ErrorInfo:
     """Describe `exc` for the other side.
 
-    A subclass of a class in `modal.exception` travels as that class; a `WireError` as InvalidError or RequestSizeError, since the sender of
-    the malformed message is at fault; everything else as InternalFailure with a sentence that gives no details away.
-    A dict in the exception's `data` attribute travels along.
+    A subclass of a class in `modal.exception` travels as that class; a `WireError` as InvalidError or RequestSizeError,
+    since the sender of the malformed message is at fault; everything else as InternalFailure with a sentence that gives
+    no details away. A dict in the exception's `data` attribute travels along.
     """
     if isinstance(exc, WireError):
         return ErrorInfo("RequestSizeError" if isinstance(exc, TooLarge) else "InvalidError", str(exc))

@@ -93,10 +93,12 @@ class WebSocketCarrier(asyncio.Protocol):
         self._closing = True
         if self._linger is not None:
             self._linger.cancel()
-        reason = exc or self._protocol.close_exc
         if not self.upgraded.done():
             self.upgraded.set_exception(LinkLost(self._refusal(exc)))
-        self._link.detached(exc if exc is not None else LinkLost(str(reason)) if reason else None)
+        closed = self._protocol.close_rcvd
+        if exc is None and closed is not None and closed.reason:
+            exc = LinkLost(closed.reason)
+        self._link.detached(exc)
 
     def _refusal(self, exc: Optional[Exception]) -> str:
         failure = self._protocol.handshake_exc
@@ -125,7 +127,7 @@ class WebSocketCarrier(asyncio.Protocol):
         elif frame.opcode is Opcode.BINARY and frame.fin:
             self._link.received(frame.data)
         elif frame.opcode in (Opcode.BINARY, Opcode.CONT):
-            self._parts.append(frame.data)  # the protocol machine bounds their sum
+            self._parts.append(bytes(frame.data))  # the protocol machine bounds their sum
             if frame.fin:
                 whole, self._parts = b"".join(self._parts), []
                 self._link.received(whole)

@@ -12,11 +12,11 @@ import uvicorn
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import JSONResponse
-from starlette.routing import Route, WebSocketRoute
+from starlette.routing import Route
 
 from intermodal.control.access import AdminToken
 from intermodal.control.rpc import Dispatcher, Principal
-from intermodal.control.rpc_websocket import websocket_endpoint
+from intermodal.control.rpc_websocket import websocket_route
 from intermodal.settings import Settings
 from intermodal.store.interface import Store
 from modal.exception import AuthError, InvalidError
@@ -39,7 +39,7 @@ class HttpPort:
         self._server: _Uvicorn | None = None
         self._serving: asyncio.Task[None] | None = None
         routes = [
-            WebSocketRoute("/rpc", websocket_endpoint(dispatcher, self._authenticate)),
+            websocket_route(dispatcher, self._authenticate),
             Route("/healthz", self._health),
         ]
         self._app = Starlette(routes=routes)

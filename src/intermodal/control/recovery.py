@@ -17,6 +17,7 @@ from modal._wire.messages.common import ErrorInfo
 from modal.exception import Error
 
 log = logging.getLogger(__name__)
+_GONE = ErrorInfo("ExecutionError", "The function of this call is gone: its app stopped with the server.")
 
 
 class Recovery:
@@ -61,10 +62,7 @@ class Recovery:
             if call is None or call.is_done:
                 continue
             if function is None:
-                error = ErrorInfo(
-                    "ExecutionError", "The function of this call is gone: its app stopped with the server."
-                )
-                self._calls.abandon(call, Status.TERMINATED, error)
+                self._calls.abandon(call, Status.TERMINATED, _GONE)
             elif ids:
                 function.open_inputs += len(ids)
                 waiting += len(ids)

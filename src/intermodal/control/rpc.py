@@ -65,6 +65,7 @@ class Dispatcher:
         self.replies = replies if replies is not None else ReplyMemory()
         self.running: dict[tuple[object, ...], Run] = {}  #: mutating unary calls by key
         self.tasks: set[asyncio.Future[Any]] = set()  #: everything handlers are running in
+        self.closing = False  #: new connections are hung up, so that clients try again and reach the next server
         self._session_grace = session_grace
         self._handlers: dict[str, tuple[Method[Any, Any], Callable[..., Any]]] = {}
         self._sessions: dict[tuple[Principal, str], _Session] = {}
@@ -122,6 +123,7 @@ class Dispatcher:
             if session.ending is not None:
                 session.ending.cancel()
         self._sessions.clear()
+        self.closing = True
         for peer in list(self._peers):
             peer.hang_up()
             peer.cancel_all()

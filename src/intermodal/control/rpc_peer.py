@@ -81,6 +81,9 @@ class Peer(Endpoint):
     # Handshake
 
     def _greeted(self, event: Hello) -> None:
+        if self._dispatcher.closing:
+            self.hang_up()
+            return
         try:
             self._principal = self._authenticate(event.token)
         except Exception as exc:

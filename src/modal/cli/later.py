@@ -1,0 +1,186 @@
+"""Commands of the reference that this version does not have yet.
+
+They exist with their arguments and options, so that `--help` tells what is to come and a script fails with a clear
+sentence instead of a usage error. A command moves from this table to a module of its own when it works.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import click
+
+from .errors import not_available
+from .lazy import LazyGroup
+
+GROUPS = {
+    "launch": "Start a notebook or an editor in a container.",
+    "app": "Manage apps.",
+    "container": "Look into running containers.",
+    "dict": "Manage dicts.",
+    "nfs": "Manage network file systems.",
+    "secret": "Manage secrets.",
+    "queue": "Manage queues.",
+    "volume": "Manage volumes.",
+    "environment": "Manage environments.",
+    "token": "Manage tokens.",
+}
+
+#: command -> (what it does, its arguments and options). `<x>` is a required argument, `[x]` an optional one, `...`
+#: after it repeats it; `--x=` takes a value.
+COMMANDS: dict[str, tuple[str, str]] = {
+    "deploy": (
+        "Deploy an app, so that it stays.",
+        "<app_ref> --name= -e/--env= --stream-logs/--no-stream-logs --tag= -m",
+    ),
+    "serve": ("Run an app's web endpoints while its code changes.", "<app_ref> --timeout= -e/--env= -m"),
+    "shell": (
+        "Open a shell or run a command in a container.",
+        "[container_or_function] -c/--cmd= -e/--env= --image= --add-python= --volume= --cpu= --memory= --gpu= "
+        "--cloud= --region= --pty/--no-pty",
+    ),
+    "setup": ("Set up this machine's client.", "--profile="),
+    "launch jupyter": (
+        "Start Jupyter in a container.",
+        "--cpu= --memory= --gpu= --timeout= --image= --add-python= --mount= --volume= --detach/--no-detach",
+    ),
+    "launch vscode": (
+        "Start Visual Studio Code in a container.",
+        "--cpu= --memory= --gpu= --image= --timeout= --mount= --volume= --detach/--no-detach",
+    ),
+    "app list": ("List apps.", "-e/--env= --json/--no-json"),
+    "app logs": ("Show an app's logs.", "[app_identifier] -n/--name= -e/--env="),
+    "app rollback": ("Return to an earlier version of a deployed app.", "[app_identifier] [version] -e/--env="),
+    "app stop": ("Stop an app and its containers.", "[app_identifier] -n/--name= -e/--env="),
+    "app history": (
+        "List the versions of a deployed app.",
+        "[app_identifier] -e/--env= -n/--name= --json/--no-json",
+    ),
+    "container list": ("List running containers.", "-e/--env= --json/--no-json"),
+    "container logs": ("Show a container's logs.", "<container_id>"),
+    "container exec": ("Run a command in a running container.", "--pty/--no-pty <container_id> <command>..."),
+    "container stop": ("Stop a container; its inputs run elsewhere.", "<container_id>"),
+    "dict create": ("Create a dict.", "<name> -e/--env="),
+    "dict list": ("List dicts.", "--json/--no-json -e/--env="),
+    "dict clear": ("Delete every entry of a dict.", "<name> -y/--yes -e/--env="),
+    "dict delete": ("Delete a dict with its entries.", "<name> -y/--yes -e/--env="),
+    "dict get": ("Show the value of a key.", "<name> <key> -e/--env="),
+    "dict items": ("Show entries of a dict.", "<name> [n] -a/--all -r/--repr --json/--no-json -e/--env="),
+    "nfs list": ("List network file systems.", "-e/--env= --json/--no-json"),
+    "nfs create": ("Create a network file system.", "<name> -e/--env="),
+    "nfs ls": ("List files.", "<volume_name> [path] -e/--env="),
+    "nfs put": ("Upload a file or directory.", "<volume_name> <local_path> [remote_path] -e/--env="),
+    "nfs get": (
+        "Download a file or directory.",
+        "<volume_name> <remote_path> [local_destination] --force/--no-force -e/--env=",
+    ),
+    "nfs rm": ("Delete a file or directory.", "<volume_name> <remote_path> -r/--recursive -e/--env="),
+    "nfs delete": ("Delete a network file system with its files.", "<nfs_name> -y/--yes -e/--env="),
+    "secret list": ("List secrets.", "-e/--env= --json/--no-json"),
+    "secret create": ("Create a secret from KEY=VALUE pairs.", "<secret_name> <keyvalues>... -e/--env= --force"),
+    "queue create": ("Create a queue.", "<name> -e/--env="),
+    "queue delete": ("Delete a queue with its items.", "<name> -y/--yes -e/--env="),
+    "queue list": ("List queues.", "--json/--no-json -e/--env="),
+    "queue clear": ("Delete the items of a queue.", "<name> -p/--partition= -a/--all -y/--yes -e/--env="),
+    "queue peek": ("Show the next items of a queue.", "<name> [n] -p/--partition= -e/--env="),
+    "queue len": ("Show how many items a queue has.", "<name> -p/--partition= -t/--total -e/--env="),
+    "volume create": ("Create a volume.", "<name> -e/--env= --version="),
+    "volume get": (
+        "Download a file or directory.",
+        "<volume_name> <remote_path> [local_destination] --force/--no-force -e/--env=",
+    ),
+    "volume list": ("List volumes.", "-e/--env= --json/--no-json"),
+    "volume ls": ("List files.", "<volume_name> [path] --json/--no-json -e/--env="),
+    "volume put": ("Upload a file or directory.", "<volume_name> <local_path> [remote_path] -f/--force -e/--env="),
+    "volume rm": ("Delete a file or directory.", "<volume_name> <remote_path> -r/--recursive -e/--env="),
+    "volume cp": ("Copy files within a volume.", "<volume_name> <paths>... -e/--env="),
+    "volume delete": ("Delete a volume with its files.", "<volume_name> -y/--yes -e/--env="),
+    "volume rename": ("Rename a volume.", "<old_name> <new_name> -y/--yes -e/--env="),
+    "environment list": ("List environments.", "--json/--no-json"),
+    "environment create": ("Create an environment.", "<name>"),
+    "environment delete": ("Delete an environment with everything in it.", "<name> --confirm/--no-confirm"),
+    "environment update": ("Rename an environment.", "<current_name> --set-name= --set-web-suffix="),
+    "token set": (
+        "Store a token in the configuration.",
+        "--token-id= --token-secret= --profile= --activate/--no-activate --verify/--no-verify",
+    ),
+    "token new": ("Make a new token.", "--profile= --activate/--no-activate --verify/--no-verify --source="),
+}
+
+OPTION_HELP = {
+    "--activate": "Make the profile the active one.",
+    "--add-python": "Python version to add to the image.",
+    "--all": "Take all of them.",
+    "--cloud": "Cloud to run in.",
+    "--cmd": "Command to run instead of a shell.",
+    "--confirm": "Delete without asking.",
+    "--cpu": "Cores to request.",
+    "--detach": "Let it go on when this client stops.",
+    "--env": "Environment; the one of the active profile by default.",
+    "--force": "Overwrite what is there.",
+    "--gpu": "GPU to request, as in A100:2.",
+    "--image": "Image of a registry to use.",
+    "--json": "Print JSON for programs instead of a table.",
+    "--memory": "MiB of memory to request.",
+    "--mount": "Local directory to send along.",
+    "--name": "Name of the app.",
+    "--partition": "Partition of the queue.",
+    "--profile": "Profile of the configuration.",
+    "--pty": "Run the command in a terminal.",
+    "--recursive": "Delete directories with what is in them.",
+    "--region": "Region to run in.",
+    "--repr": "Show keys and values as Python writes them.",
+    "--set-name": "New name.",
+    "--set-web-suffix": "New suffix of the environment's web addresses.",
+    "--source": "Where the request for the token comes from.",
+    "--stream-logs": "Show the app's logs after it is deployed.",
+    "--tag": "Mark this deployment with a version tag.",
+    "--timeout": "Seconds after which it ends.",
+    "--token-id": "Token id; - reads it from stdin.",
+    "--token-secret": "Token secret; - reads it from stdin.",
+    "--total": "Count the items of all partitions.",
+    "--verify": "Check the token with the server first.",
+    "--version": "Version of the volume's file system.",
+    "--volume": "Volume to attach.",
+    "--yes": "Do not ask.",
+    "-m": "The reference names a module, not a file.",
+}
+
+
+def later_command(name: str) -> click.Command:
+    """Return the top-level command or group `name`."""
+    if name not in GROUPS:
+        return _command(name)
+    members = [command for command in COMMANDS if command.startswith(f"{name} ")]
+    return LazyGroup(
+        name, help=GROUPS[name], commands={member.partition(" ")[2]: _command(member) for member in members}
+    )
+
+
+def _command(path: str) -> click.Command:
+    text, usage = COMMANDS[path]
+
+    def refuse(**given: Any) -> None:
+        not_available(path)
+
+    return click.Command(
+        path.rpartition(" ")[2],
+        callback=refuse,
+        params=[_parameter(word) for word in usage.split()],
+        help=f"{text}\n\nNot available in this version of Intermodal.",
+        short_help=f"{text} (not available yet)",
+    )
+
+
+def _parameter(word: str) -> click.Parameter:
+    if not word.startswith("-"):
+        return click.Argument(
+            [word.strip("<>[].").lower()], required=word.startswith("<"), nargs=-1 if word.endswith("...") else 1
+        )
+    takes_value = word.endswith("=")
+    names = word.rstrip("=").split("/")
+    if len(names) == 2 and names[1].startswith("--no-"):
+        return click.Option([word], help=OPTION_HELP[names[0]])
+    if names == ["-m"]:
+        names.append("is_module")
+    return click.Option(names, is_flag=not takes_value, help=OPTION_HELP[names[0] if names[0] == "-m" else names[-1]])

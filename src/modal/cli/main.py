@@ -1,0 +1,133 @@
+"""`modal`: the command line. Each command's module is imported when the command is used."""
+
+from __future__ import annotations
+
+import sys
+import traceback
+from collections.abc import Sequence
+from typing import Optional
+
+import click
+
+from .errors import CliError, UserTraceback, wants_traceback
+from .lazy import LazyCommand, LazyGroup
+
+INTERRUPTED = 130  #: exit code after Ctrl-C, as shells have it
+
+_REAL = {
+    "run": LazyCommand("Run a function or local entrypoint of an app.", "modal.cli.run", "run"),
+    "config": LazyCommand("Show and change the configuration of this machine's client.", "modal.cli.config", "config"),
+    "profile": LazyCommand("Switch between profiles of the configuration.", "modal.cli.profile", "profile"),
+}
+_LATER = {
+    "deploy": "Deploy an app, so that it stays.",
+    "serve": "Run an app's web endpoints while its code changes.",
+    "shell": "Open a shell or run a command in a container.",
+    "setup": "Set up this machine's client.",
+    "launch": "Start a notebook or an editor in a container.",
+    "app": "Manage apps.",
+    "container": "Look into running containers.",
+    "dict": "Manage dicts.",
+    "nfs": "Manage network file systems.",
+    "secret": "Manage secrets.",
+    "queue": "Manage queues.",
+    "volume": "Manage volumes.",
+    "environment": "Manage environments.",
+    "token": "Manage tokens.",
+}
+
+
+def _version(ctx: click.Context, param: click.Parameter, value: bool) -> None:
+    if not value or ctx.resilient_parsing:
+        return
+    import importlib.metadata
+
+    click.echo(f"modal client version: {importlib.metadata.version('intermodal')}")
+    ctx.exit()
+
+
+@click.group(
+    cls=LazyGroup,
+    entries={**_REAL, **{name: LazyCommand(text, "modal.cli.later", "later_command") for name, text in _LATER.items()}},
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+@click.option(
+    "--version", is_flag=True, is_eager=True, expose_value=False, callback=_version, help="Show the version and exit."
+)
+def modal_cli() -> None:
+    """Run Python functions in containers on machines you own."""
+
+
+def main(args: Optional[Sequence[str]] = None) -> None:
+    """Run the command line and exit the process with its code."""
+    sys.exit(run_command_line(args))
+
+
+def run_command_line(args: Optional[Sequence[str]] = None) -> int:
+    """Run the command line and return its exit code. All errors are reported on stderr."""
+    try:
+        result = modal_cli.main(args=None if args is None else list(args), prog_name="modal", standalone_mode=False)
+        return result if isinstance(result, int) else 0
+    except SystemExit as error:
+        return _exit_code(error)
+    except (KeyboardInterrupt, click.Abort):
+        return INTERRUPTED
+    except BrokenPipeError:
+        _silence_stdout()
+        return 1
+    except BaseException as error:
+        return report(error)
+
+
+def report(error: BaseException) -> int:
+    """Say on stderr what went wrong, as briefly as it can be understood; return the exit code."""
+    from ..exception import Error
+    from .tracebacks import format_user_traceback, has_user_frames
+
+    if wants_traceback() and not isinstance(error, click.exceptions.Exit):
+        traceback.print_exception(type(error), error, error.__traceback__)
+        return getattr(error, "exit_code", 1)
+    if isinstance(error, click.exceptions.Exit):
+        return error.exit_code
+    if isinstance(error, UserTraceback) and error.__cause__ is not None:
+        cause = error.__cause__
+        if isinstance(cause, Error) and not has_user_frames(cause):
+            click.echo(f"Error: {cause}", err=True)
+        else:
+            click.echo(format_user_traceback(cause), err=True, nl=False)
+        return 1
+    if isinstance(error, click.ClickException):
+        click.echo(f"Error: {error.format_message()}", err=True)
+        if isinstance(error, click.UsageError) and error.ctx is not None:
+            click.echo(f"Try `{error.ctx.command_path} --help`.", err=True)
+        return error.exit_code
+    if isinstance(error, Error):
+        click.echo(f"Error: {error}", err=True)
+        return 1
+    hint = "Set MODAL_TRACEBACK=1 to see where it comes from."
+    click.echo(f"Error: unexpected {type(error).__name__}: {error}. {hint}", err=True)
+    return 1
+
+
+def _exit_code(error: SystemExit) -> int:
+    if error.code is None:
+        return 0
+    if isinstance(error.code, int):
+        return error.code
+    click.echo(error.code, err=True)
+    return 1
+
+
+def _silence_stdout() -> None:
+    """Keep the interpreter from failing once more when it flushes stdout at exit."""
+    import os
+
+    devnull = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(devnull, sys.stdout.fileno())
+    os.close(devnull)
+
+
+__all__ = ["CliError", "main", "modal_cli", "run_command_line"]
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,45 @@
+"""`modal profile`: sections of the configuration file, one of which is active."""
+
+from __future__ import annotations
+
+import click
+
+from ..config import config_profiles, config_set_active_profile, current_profile
+from .errors import CliError, near_matches
+from .lazy import LazyGroup
+from .tables import print_table
+
+
+@click.group("profile", cls=LazyGroup)
+def profile() -> None:
+    """Switch between profiles of the configuration."""
+
+
+@profile.command("current")
+def current() -> None:
+    """Print the active profile."""
+    click.echo(current_profile())
+
+
+@profile.command("list")
+@click.option("--json/--no-json", "as_json", default=False, help="Print JSON for programs instead of a table.")
+def list_profiles(as_json: bool) -> None:
+    """List the profiles in the configuration file."""
+    active = current_profile()
+    names = sorted({*config_profiles(), active})
+    if as_json:
+        print_table(["Name", "Active"], [[name, "true" if name == active else "false"] for name in names], True)
+    else:
+        print_table(["", "Profile"], [["*" if name == active else "", name] for name in names], False)
+
+
+@profile.command("activate")
+@click.argument("name", metavar="PROFILE")
+def activate(name: str) -> None:
+    """Make PROFILE the active one."""
+    known = list(config_profiles())
+    if name not in known:
+        hint = near_matches(name, known) or "Store a token for it first."
+        raise CliError(f"There is no profile `{name}` in the configuration file. {hint}")
+    config_set_active_profile(name)
+    click.echo(f"The active profile is `{name}`.")

@@ -1,0 +1,23 @@
+"""Lists: a table for people, JSON for programs."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+
+import click
+
+
+def print_table(columns: Sequence[str], rows: Sequence[Sequence[str]], as_json: bool) -> None:
+    """Print `rows`, each with one cell a column, to stdout.
+
+    Args:
+        as_json: print a JSON list of objects instead, with the columns' names in snake case as keys.
+    """
+    if as_json:
+        keys = [column.lower().replace(" ", "_") for column in columns]
+        click.echo(json.dumps([dict(zip(keys, row)) for row in rows], indent=2))
+        return
+    widths = [max(len(cell) for cell in cells) for cells in zip(columns, *rows)]
+    for row in (columns, *rows):
+        click.echo("  ".join(cell.ljust(width) for cell, width in zip(row, widths)).rstrip())

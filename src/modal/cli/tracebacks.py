@@ -1,0 +1,54 @@
+"""Tracebacks that show the user's code, local and remote, and none of ours."""
+
+from __future__ import annotations
+
+import traceback
+from pathlib import Path
+from types import TracebackType
+from typing import Optional
+
+#: Where the SDK's own frames come from: this process, and containers.
+_PACKAGE = str(Path(__file__).parent.parent) + "/"
+_OURS = (_PACKAGE, "/opt/intermodal/", "<frozen ")
+_PLUMBING = ("/asyncio/", "/concurrent/futures/", "/click/", "/contextlib.py", "/threading.py")
+
+
+def is_ours(filename: str) -> bool:
+    """Whether a frame of this file is the SDK's."""
+    return filename.startswith(_OURS)
+
+
+def _is_noise(filename: str) -> bool:
+    return is_ours(filename) or any(part in filename for part in _PLUMBING)
+
+
+def has_user_frames(error: BaseException) -> bool:
+    """Whether any code but ours was running when `error` was raised."""
+    frames: Optional[TracebackType] = error.__traceback__
+    while frames is not None:
+        if not _is_noise(frames.tb_frame.f_code.co_filename):
+            return True
+        frames = frames.tb_next
+    return False
+
+
+def format_user_traceback(error: BaseException) -> str:
+    """Format `error`, its causes and notes as Python does, leaving out frames that are ours or plumbing."""
+    tree = traceback.TracebackException.from_exception(error)
+    _prune(tree)
+    return "".join(tree.format())
+
+
+def _prune(tree: traceback.TracebackException) -> None:
+    seen: set[int] = set()
+    waiting: list[Optional[traceback.TracebackException]] = [tree]
+    while waiting:
+        node = waiting.pop()
+        if node is None or id(node) in seen:
+            continue
+        seen.add(id(node))
+        # Plumbing between user frames goes; plumbing at the very end is where the user's call failed, and stays out
+        # too, because the exception's own message says what went wrong.
+        node.stack[:] = [frame for frame in node.stack if not _is_noise(frame.filename)]
+        waiting += [node.__cause__, node.__context__]
+        waiting += getattr(node, "exceptions", None) or []

@@ -1,0 +1,1 @@
+"""One file an object: immutable descriptions with dependencies, each loaded once."""

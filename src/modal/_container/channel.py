@@ -1,0 +1,141 @@
+"""The runner's connection to its agent: whole frames in and out of a blocking Unix socket.
+
+The bytes are those of `modal._wire.frames`. They are read and written here a second time because that module brings
+typing and dataclasses along, which would double the time a container takes to start.
+"""
+
+from __future__ import annotations
+
+import os
+from _socket import AF_UNIX, SOCK_STREAM
+from _socket import socket as Socket
+from _thread import allocate_lock
+from json import JSONDecoder, JSONEncoder
+from struct import Struct
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any, Optional
+
+    Frame = tuple[dict[str, Any], memoryview]
+
+FRAME_LIMIT = 16 * 1024 * 1024
+_READ_SIZE = 256 * 1024
+_JOIN_LIMIT = 64 * 1024  #: payloads up to this size are copied into one write
+
+_length = Struct(">I")
+_lengths = Struct(">II")
+_dump = JSONEncoder(separators=(",", ":"), ensure_ascii=False, check_circular=False).encode
+_load = JSONDecoder().decode
+
+
+class ProtocolError(Exception):
+    """What the agent sent is no frame."""
+
+
+class FrameReader:
+    """Cuts a byte stream into frames. Pure."""
+
+    def __init__(self) -> None:
+        self._kept = bytearray()
+
+    def feed(self, data: bytes) -> list[Frame]:
+        """Take the next bytes and return the frames that they complete.
+
+        Raises:
+            ProtocolError: a length or a header is impossible.
+        """
+        if self._kept:
+            self._kept += data
+            if len(self._kept) < 4 or len(self._kept) < 4 + _length.unpack_from(self._kept)[0] <= 4 + FRAME_LIMIT:
+                return []
+            data = bytes(self._kept)
+            self._kept = bytearray()
+        frames: list[Frame] = []
+        position, end = 0, len(data)
+        view = memoryview(data)
+        while end - position >= 8:
+            size, header_size = _lengths.unpack_from(data, position)
+            if size > FRAME_LIMIT or header_size + 4 > size:
+                raise ProtocolError("The agent sent a frame with an impossible length.")
+            stop = position + 4 + size
+            if stop > end:
+                break
+            start = position + 8
+            try:
+                header = _load(data[start : start + header_size].decode())
+            except ValueError:
+                raise ProtocolError("The agent sent a frame whose header is not JSON.") from None
+            if type(header) is not dict:
+                raise ProtocolError("The agent sent a frame whose header is not a JSON object.")
+            frames.append((header, view[start + header_size : stop]))
+            position = stop
+        if position < end:
+            self._kept += view[position:]
+        return frames
+
+
+def frame_head(header: dict[str, Any], body_size: int) -> bytes:
+    """Return the bytes of a frame before its body, with the length that stream sockets need."""
+    raw = _dump(header).encode("utf-8", "replace")
+    return _lengths.pack(4 + len(raw) + body_size, len(raw)) + raw
+
+
+class Channel:
+    """One connected socket. Any thread may send; reading is arranged by its owner."""
+
+    def __init__(self, path: str) -> None:
+        self._socket = Socket(AF_UNIX, SOCK_STREAM)
+        self._socket.connect(path)
+        self._send_lock = allocate_lock()
+        self.reader = FrameReader()
+
+    def fileno(self) -> int:
+        return self._socket.fileno()
+
+    def receive(self, timeout: Optional[float] = None) -> Optional[bytes]:
+        """Wait for bytes; b"" is the end of the connection, None means that `timeout` seconds passed."""
+        if timeout is not None and not self._readable(timeout):
+            return None
+        try:
+            return self._socket.recv(_READ_SIZE)
+        except OSError:
+            return b""
+
+    def receive_now(self) -> Optional[bytes]:
+        """Return bytes that are there already; None when there are none, b"" at the end of the connection."""
+        return self.receive(0)
+
+    def wait_readable(self, timeout: Optional[float]) -> None:
+        self._readable(timeout)
+
+    def _readable(self, timeout: Optional[float]) -> bool:
+        from select import POLLIN, poll
+
+        watched = poll()
+        try:
+            watched.register(self._socket.fileno(), POLLIN)
+        except (OSError, ValueError):
+            return True  # closed under us: reading says so
+        return bool(watched.poll(None if timeout is None else max(0.0, timeout * 1000)))
+
+    def send(self, header: dict[str, Any], payloads: Optional[list[bytes]] = None) -> None:
+        """Send one frame whose body joins `payloads`.
+
+        Raises:
+            OSError: the connection is gone.
+        """
+        payloads = payloads or []
+        size = sum(map(len, payloads))
+        head = frame_head(header, size)
+        with self._send_lock:
+            if size <= _JOIN_LIMIT:
+                self._socket.sendall(b"".join((head, *payloads)))
+                return
+            self._socket.sendall(head)
+            for payload in payloads:
+                self._socket.sendall(payload)
+
+    def leave_in_child(self) -> None:
+        """After a fork: the child must not hold the connection open nor speak on it."""
+        os.close(self._socket.detach())

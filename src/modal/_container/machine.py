@@ -1,0 +1,170 @@
+"""The input loop as a pure state machine: frames of the agent in, instructions out. No sockets, threads or clocks.
+
+    queued ──take──► running ──finish──► (gone)
+      │                 │
+      │ Recall          │ CancelInputs, Stop, timeout: Interrupt, once
+      ▼                 ▼
+    (returned)       running until its code gives way, then finish
+
+Which thread runs an input, and how an interrupt reaches it, is the shells' business.
+"""
+
+from __future__ import annotations
+
+from collections import deque, namedtuple
+
+from .channel import ProtocolError
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any, Optional
+
+GENERATOR_WINDOW = 64  #: as in modal._wire.messages.runner
+
+# Why an input is interrupted.
+CANCELLED = "cancelled"
+STOPPED = "stopped"
+TIMED_OUT = "timed_out"
+
+#: Raise the exception for `reason` in the running input.
+Interrupt = namedtuple("Interrupt", "input_id reason")
+#: Tell the agent that these inputs were not begun and will not be.
+ReturnInputs = namedtuple("ReturnInputs", "input_ids")
+#: Tell the agent that these inputs were cancelled before they began.
+DropInputs = namedtuple("DropInputs", "input_ids")
+#: A generator that waits for credit may go on.
+ResumeGenerator = namedtuple("ResumeGenerator", "input_id")
+#: Nothing runs any more: end the process. Follows a Stop, once.
+Exit = namedtuple("Exit", "")
+
+
+class Input:
+    """One input. `payload` is None when it lies in the blob store."""
+
+    __slots__ = ("blob", "call_id", "credit", "input_id", "interrupted", "payload", "runner", "started")
+
+    def __init__(self, input_id: str, call_id: str, payload: Optional[memoryview], blob: Optional[dict[str, Any]]):
+        self.input_id = input_id
+        self.call_id = call_id
+        self.payload = payload
+        self.blob = blob
+        self.credit = GENERATOR_WINDOW
+        self.interrupted = ""  #: the reason, once there is one
+        self.runner: Any = None  #: the thread or task that runs it
+        self.started = 0.0  #: set by the shell
+
+
+class InputLoop:
+    """The inputs this container holds, and what is to be done with them."""
+
+    def __init__(self) -> None:
+        self.queue: deque[Input] = deque()
+        self.running: dict[str, Input] = {}
+        self.stopping = False
+        self.grace = 0.0  #: seconds, of the Stop
+        self._exited = False
+
+    def handle(self, header: dict[str, Any], body: memoryview) -> list[Any]:
+        """Take one frame of the agent.
+
+        Raises:
+            ProtocolError: the frame is not one that an agent sends in this state.
+        """
+        kind = header.get("t")
+        if kind == "RunInputs":
+            return self._run_inputs(header, body)
+        try:
+            if kind == "Credit":
+                return self._credit(header["input_id"], header["count"])
+            if kind == "Recall":
+                return self._recall(header["count"])
+            if kind == "CancelInputs":
+                return self._cancel(header.get("input_ids", []))
+            if kind == "Stop":
+                return self.stop(float(header.get("grace", 30.0)))
+        except (KeyError, TypeError, ValueError):
+            raise ProtocolError(f"The agent sent a malformed {kind} frame.") from None
+        raise ProtocolError(f"The agent sent a frame of type {kind!r}, which this runtime does not know.")
+
+    def take(self) -> Optional[Input]:
+        """Begin the next input, if there is one and the container is not stopping."""
+        if not self.queue:
+            return None
+        item = self.queue.popleft()
+        self.running[item.input_id] = item
+        return item
+
+    def finish(self, item: Input) -> list[Any]:
+        """An input has ended."""
+        self.running.pop(item.input_id, None)
+        return self._maybe_exit() if self.stopping else []
+
+    def time_out(self, item: Input) -> list[Any]:
+        """The time of a running input is over."""
+        return self._interrupt(item, TIMED_OUT) if self.running.get(item.input_id) is item else []
+
+    def stop(self, grace: float) -> list[Any]:
+        """Finish: give back what has not begun, interrupt what runs, and exit when all of it has ended."""
+        if self.stopping:
+            return []
+        self.stopping = True
+        self.grace = grace
+        instructions = self._recall(len(self.queue)) if self.queue else []
+        for item in list(self.running.values()):
+            instructions += self._interrupt(item, STOPPED)
+        return instructions + self._maybe_exit()
+
+    def _run_inputs(self, header: dict[str, Any], body: memoryview) -> list[Any]:
+        position = 0
+        queue = self.queue
+        returned = []
+        try:
+            for record in header.get("inputs", ()):
+                size = record["size"]
+                blob = record.get("blob")
+                payload = None if blob is not None else body[position : position + size]
+                position += size
+                item = Input(record["input_id"], record["call_id"], payload, blob)
+                if self.stopping:
+                    returned.append(item.input_id)
+                else:
+                    queue.append(item)
+        except (KeyError, TypeError, AttributeError):
+            raise ProtocolError("The agent sent a malformed RunInputs frame.") from None
+        if position != len(body):
+            raise ProtocolError("The agent sent inputs whose sizes do not add up to the frame's body.")
+        return [ReturnInputs(returned)] if returned else []
+
+    def _credit(self, input_id: str, count: int) -> list[Any]:
+        item = self.running.get(input_id)
+        if item is None:
+            return []
+        item.credit += count
+        return [ResumeGenerator(input_id)]
+
+    def _recall(self, count: int) -> list[Any]:
+        returned = [self.queue.pop().input_id for _ in range(min(count, len(self.queue)))]
+        return [ReturnInputs(returned)]
+
+    def _cancel(self, input_ids: list[str]) -> list[Any]:
+        wanted = set(input_ids)
+        dropped = [item.input_id for item in self.queue if item.input_id in wanted]
+        if dropped:
+            self.queue = deque(item for item in self.queue if item.input_id not in wanted)
+        instructions: list[Any] = [DropInputs(dropped)] if dropped else []
+        for input_id in input_ids:
+            if input_id in self.running:
+                instructions += self._interrupt(self.running[input_id], CANCELLED)
+        return instructions
+
+    def _interrupt(self, item: Input, reason: str) -> list[Any]:
+        if item.interrupted:
+            return []
+        item.interrupted = reason
+        return [Interrupt(item.input_id, reason)]
+
+    def _maybe_exit(self) -> list[Any]:
+        if self.running or self._exited:
+            return []
+        self._exited = True
+        return [Exit()]

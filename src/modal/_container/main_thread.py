@@ -1,0 +1,285 @@
+"""The shell of a sync function that runs one input at a time.
+
+User code runs in the main thread, so that signals, KeyboardInterrupt and C extensions work as everywhere. The main thread also
+reads the socket while it has nothing to run: the shortest way from a frame to user code has no thread switch in it.
+
+While user code runs, somebody else must read (a Cancel, a Stop, the end of the agent) and watch its time: the watcher thread. It looks
+every few milliseconds whether the main thread is still in the same input, and if so takes over reading until it is not. When
+inputs have not come for a second it sleeps on a lock. So tiny inputs never pay for it, and long ones are watched.
+
+An input is interrupted by a signal to the main thread whose handler raises; it does so only while `_active` is set, which is
+exactly while user code runs.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+from _thread import allocate_lock, get_ident, start_new_thread
+from time import perf_counter, sleep
+
+from modal._runtime_context import enter_input
+
+from .channel import Channel
+from .machine import Input
+from .shell import AGENT_GONE, Shell
+from .task import Task, interrupt_exception
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any, Callable, NoReturn, Optional
+
+    from .task import Output
+
+_INTERRUPT = signal.SIGRTMIN + 7  # one that user code hardly uses
+_WATCH_EVERY = 0.003  #: seconds
+_WATCH_IDLE_ROUNDS = 300
+_POLL_LIMIT = 0.25  #: seconds
+_GATHER_BELOW = 0.0005  #: seconds; an input that took longer is reported at once
+
+
+class MainThreadShell(Shell):
+    def __init__(self, channel: Channel, task: Task):
+        super().__init__(channel, task)
+        self._main = get_ident()
+        self._active: Optional[Input] = None  #: what the interrupt handler may interrupt
+        self._current: Optional[Input] = None  #: what the main thread works at
+        self._busy = True  #: the main thread does not read; the watcher may
+        self._serial = 0  #: counts inputs
+        self._gate = allocate_lock()
+        self._gate.acquire()
+        self._watcher_asleep = False
+        self._watcher_polls = False
+
+    def watch_loading(self) -> None:
+        """Begin to watch: the agent may say Stop, or end, while user code is loaded. Called in the main thread."""
+        signal.signal(_INTERRUPT, self._on_interrupt)
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, self.stop_from_signal)
+        os.register_at_fork(after_in_child=self.on_fork)
+        start_new_thread(self._watch, ())
+
+    def stop_watching(self) -> None:
+        """Another shell takes over after loading."""
+        with self.lock:
+            self._busy = False
+
+    def run(self) -> NoReturn:
+        run = self._run_generator if self.task.is_generator else self._run_function
+        while True:
+            item = self._next()
+            record, payload = run(item)
+            if self.forked:
+                self.leave_if_forked()
+            self._finish(item, record, payload)
+
+    def interrupt(self, item: Input, reason: str) -> None:
+        signal.pthread_kill(self._main, _INTERRUPT)
+
+    def on_fork(self) -> None:
+        super().on_fork()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            if signal.getsignal(number) == self.stop_from_signal:
+                signal.signal(number, signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL)
+
+    # --- the main thread
+
+    def _next(self) -> Input:
+        """Return the next input, reading frames while there is none."""
+        machine = self.machine
+        while True:
+            with self.lock:
+                item = machine.take()
+                if item is not None:
+                    self._serial += 1
+                    self._current = item
+                    if self._watcher_asleep:
+                        self._watcher_asleep = False
+                        self._gate.release()
+                    return item
+                self._busy = False
+            self._flush()
+            self._read(None)
+
+    def _read(self, timeout: Optional[float]) -> None:
+        """Read once; `_busy` must be False, and is True afterwards."""
+        data = self.channel.receive(timeout)
+        with self.lock:
+            self._busy = True
+            if data is not None:
+                self.feed(data)
+
+    def _finish(self, item: Input, record: dict[str, Any], payload: bytes) -> None:
+        with self.lock:
+            self._current = None
+            machine = self.machine
+            self.outbox.add(record, payload)
+            gather = (
+                machine.queue
+                and not self._watcher_polls
+                and perf_counter() - item.started < _GATHER_BELOW
+                and not self.outbox.is_due()
+            )
+            if gather and not machine.stopping:
+                machine.finish(item)
+                return
+            self._flush()
+            instructions = machine.finish(item)
+            if instructions:
+                self.carry_out(instructions)
+
+    def _flush(self) -> None:
+        try:
+            self.outbox.flush()
+        except OSError:
+            os._exit(AGENT_GONE)
+
+    def _run_function(self, item: Input) -> Output:
+        task = self.task
+        item.started = perf_counter()
+        try:
+            try:
+                self._begin(item)
+                args, kwargs = task.arguments(item)
+                value = task.function(*args, **kwargs)
+                if self.forked:
+                    self.leave_if_forked()
+                payload, blob = task.value(value)
+                self._active = None
+            except BaseException as exc:
+                self._active = None
+                return self._failed(item, exc)
+        except BaseException as exc:  # an interrupt that fell between the two lines above
+            return self._failed(item, exc)
+        return task.succeeded(item, payload, blob)
+
+    def _run_generator(self, item: Input) -> Output:
+        task = self.task
+        item.started = perf_counter()
+        try:
+            try:
+                self._begin(item)
+                args, kwargs = task.arguments(item)
+                generator = iter(task.function(*args, **kwargs))
+                step: Callable[[], Any] = generator.__next__
+                while True:
+                    try:
+                        value = step()
+                    except StopIteration:
+                        break
+                    payload, blob = task.value(value)
+                    self._active = None
+                    self._yielded(item, payload, blob)
+                    self._active = item
+                    step = generator.__next__
+                    if item.interrupted:
+                        self._active = None
+                        step = _thrower(generator, item.interrupted)
+                self._active = None
+            except BaseException as exc:
+                self._active = None
+                return self._failed(item, exc)
+        except BaseException as exc:  # as above
+            return self._failed(item, exc)
+        return task.succeeded(item, b"", None)
+
+    def _begin(self, item: Input) -> None:
+        enter_input((item.input_id, item.call_id))
+        self._active = item
+        if item.interrupted:
+            self._active = None
+            raise interrupt_exception(item.interrupted)
+
+    def _failed(self, item: Input, exc: BaseException) -> Output:
+        if self.forked:
+            self._die_in_child(exc)
+        return self.task.failed(item, exc)
+
+    def _yielded(self, item: Input, payload: bytes, blob: Optional[dict[str, Any]]) -> None:
+        """Send a value, then wait until the consumer wants another."""
+        if self.forked:
+            self.leave_if_forked()
+        try:
+            self.outbox.yielded(item.input_id, payload, blob)
+        except OSError:
+            os._exit(AGENT_GONE)
+        with self.lock:
+            item.credit -= 1
+        while True:
+            with self.lock:
+                if item.credit > 0 or item.interrupted:
+                    return
+                left = item.started + self.task.timeout - perf_counter()
+                if left <= 0:
+                    self.machine.time_out(item)
+                    return
+                self._busy = False
+            self._read(left)
+
+    def _die_in_child(self, exc: BaseException) -> NoReturn:
+        from traceback import print_exception
+
+        print_exception(type(exc), exc, exc.__traceback__)
+        os._exit(1)
+
+    def _on_interrupt(self, signum: int, frame: Any) -> None:
+        item = self._active
+        if item is not None and item.interrupted:
+            self._active = None
+            raise interrupt_exception(item.interrupted)
+
+    # --- the watcher
+
+    def _watch(self) -> None:
+        while True:
+            idle_rounds = 0
+            while idle_rounds < _WATCH_IDLE_ROUNDS:
+                serial = self._serial if self._busy else -1
+                sleep(_WATCH_EVERY)
+                self._flush()
+                if not self._busy:
+                    idle_rounds += 1
+                    continue
+                idle_rounds = 0
+                if self._serial == serial:
+                    self._read_for_main()
+            with self.lock:
+                if self._busy:
+                    continue
+                self._watcher_asleep = True
+            self._gate.acquire()
+
+    def _read_for_main(self) -> None:
+        """Wait for a frame, or for the end of the input's time, while the main thread is in user code."""
+        with self.lock:
+            if not self._busy:
+                return
+            item = self._current
+            self._watcher_polls = True
+        self._flush()  # what the main thread gathered before it saw that flag
+        # Bounded, since the main thread may meanwhile read what this waits for, and be in another input.
+        left = _POLL_LIMIT if item is None else item.started + self.task.timeout - perf_counter()
+        if left > 0:
+            self.channel.wait_readable(min(left, _POLL_LIMIT))
+        with self.lock:
+            self._watcher_polls = False
+            if not self._busy:
+                return
+            if item is not None and self._current is item:
+                if perf_counter() >= item.started + self.task.timeout and not item.interrupted:
+                    self.carry_out(self.machine.time_out(item))
+            data = self.channel.receive_now()
+            if data is not None:
+                self.feed(data)
+
+
+def _thrower(generator: Any, reason: str) -> Callable[[], Any]:
+    exc = interrupt_exception(reason)
+    throw = getattr(generator, "throw", None)
+
+    def step() -> Any:
+        if throw is None:  # an iterator that is not a generator
+            raise exc
+        return throw(exc)
+
+    return step

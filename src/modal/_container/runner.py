@@ -1,0 +1,128 @@
+"""From the first connection to the input loop: say Hello, load the user's code, say Ready, run."""
+
+from __future__ import annotations
+
+import os
+import sys
+from time import perf_counter
+
+from modal import _runtime_context
+
+from . import streams, user_code
+from .channel import Channel
+from .main_thread import MainThreadShell
+from .shell import AGENT_GONE, Shell
+from .task import Task
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any, NoReturn
+
+START_FAILED = 71  #: exit status after StartFailed
+_CO_COROUTINE = 0x80
+_CO_ASYNC_GENERATOR = 0x200
+
+
+def main() -> NoReturn:
+    """Run this container. Reads INTERMODAL_CONTAINER_ID and INTERMODAL_SOCKET from the environment."""
+    streams.install()
+    path = os.environ.get("INTERMODAL_SOCKET", "/opt/intermodal/run/agent.sock")
+    container_id = os.environ.get("INTERMODAL_CONTAINER_ID", "")
+    try:
+        channel = Channel(path)
+        python = ".".join(map(str, sys.version_info[:3]))
+        channel.send({"t": "Hello", "container_id": container_id, "python": python, "pid": os.getpid()})
+        start, body = _receive_start(channel)
+    except OSError as error:
+        streams.complain(f"modal: the agent's socket {path} cannot be used: {error}")
+        os._exit(AGENT_GONE)
+    _enter(start, path)
+    shell = _load(channel, start, body)
+    shell.run()
+
+
+def _receive_start(channel: Channel) -> tuple[dict[str, Any], memoryview]:
+    while True:
+        data = channel.receive()
+        if not data:
+            raise OSError("it was closed before the container was told what to run")
+        frames = channel.reader.feed(data)
+        if frames:
+            header, body = frames[0]
+            if header.get("t") != "Start" or len(frames) > 1:
+                streams.complain("modal: the agent did not begin with a Start frame")
+                os._exit(1)
+            return header, body
+
+
+def _enter(start: dict[str, Any], socket_path: str) -> None:
+    _runtime_context.enter_container(
+        _runtime_context.ContainerContext(
+            container_id=start.get("container_id", ""),
+            app_id=start.get("app_id", ""),
+            app_name=start.get("app_name", ""),
+            app_description=start.get("app_description", ""),
+            function_id=start.get("function_id", ""),
+            function_name=start.get("function_name", ""),
+            environment=start.get("environment", ""),
+            objects=start.get("objects"),
+            socket_path=socket_path,
+        )
+    )
+
+
+def _load(channel: Channel, start: dict[str, Any], body: memoryview) -> Shell:
+    """Load the user's function and tell the agent; on failure tell it why and exit."""
+    # Until user code says otherwise, __main__ is an empty module: nothing of ours may be found in it.
+    sys.modules["__main__"] = type(sys)("__main__")
+    task = Task(_not_loaded, start.get("function_name", ""), bool(start.get("is_generator")), float(start["timeout"]))
+    watched = MainThreadShell(channel, task)
+    watched.watch_loading()
+    began = perf_counter()
+    try:
+        task.function = user_code.load(start["source"], body)
+    except user_code.LoadError as error:
+        _fail(channel, error)
+    concurrency = start.get("concurrency", {}).get("max_concurrent_inputs", 1)
+    shell = _choose(watched, task, int(concurrency))
+    try:
+        channel.send({"t": "Ready", "seconds": perf_counter() - began})
+    except OSError:
+        os._exit(AGENT_GONE)
+    return shell
+
+
+def _choose(watched: MainThreadShell, task: Task, concurrency: int) -> Shell:
+    if is_async(task.function):
+        from .tasks import TasksShell
+
+        return TasksShell(watched, concurrency)
+    if concurrency > 1:
+        from .threads import ThreadsShell
+
+        return ThreadsShell(watched, concurrency)
+    return watched
+
+
+def is_async(function: Any) -> bool:
+    """Whether calling `function` gives a coroutine or an async generator."""
+    while hasattr(function, "func"):  # functools.partial
+        function = function.func
+    code = getattr(function, "__code__", None) or getattr(getattr(type(function), "__call__", None), "__code__", None)
+    return code is not None and bool(code.co_flags & (_CO_COROUTINE | _CO_ASYNC_GENERATOR))
+
+
+def _fail(channel: Channel, error: user_code.LoadError) -> NoReturn:
+    from modal._serialization import serialize_failure
+
+    payload = serialize_failure(error.cause) if error.cause is not None else b""
+    try:
+        channel.send({"t": "StartFailed", "error": {"type": error.kind, "message": error.message}}, [payload])
+    except OSError:
+        os._exit(AGENT_GONE)
+    streams.flush()
+    os._exit(START_FAILED)
+
+
+def _not_loaded() -> NoReturn:
+    raise RuntimeError("user code is not loaded")

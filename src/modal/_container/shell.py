@@ -1,0 +1,135 @@
+"""What the shells share: one lock around the machine, carrying out its instructions, ending the process.
+
+main_thread.py   a sync function, one input at a time: user code owns the main thread
+threads.py       a sync function, several inputs at a time
+tasks.py         async functions
+
+"""
+
+from __future__ import annotations
+
+import atexit
+import os
+from _thread import allocate_lock, start_new_thread
+from time import sleep
+
+from . import streams
+from .channel import Channel, ProtocolError
+from .machine import DropInputs, Exit, Input, InputLoop, Interrupt, ResumeGenerator, ReturnInputs
+from .outbox import Outbox
+from .task import Task
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any, NoReturn
+
+AGENT_GONE = 70  #: exit status when the agent ended the connection
+_SIGNAL_GRACE = 10.0  #: seconds that SIGTERM and SIGINT leave
+
+
+class Shell:
+    """Owns the machine. Every method but `wake` must be called with `lock` held where it says so."""
+
+    def __init__(self, channel: Channel, task: Task):
+        self.channel = channel
+        self.task = task
+        self.machine = InputLoop()
+        self.outbox = Outbox(channel)
+        self.lock = allocate_lock()
+        self.forked = False  #: True in a child that user code forked
+
+    def run(self) -> NoReturn:
+        """Run inputs until told to stop."""
+        raise NotImplementedError
+
+    def interrupt(self, item: Input, reason: str) -> None:
+        """Make `item`'s code raise. Called with `lock` held."""
+        raise NotImplementedError
+
+    def resume(self, item: Input) -> None:
+        """`item`, a generator, has credit again. Called with `lock` held."""
+
+    def work_arrived(self) -> None:
+        """The queue has grown, or the loop should look at it again. Called with `lock` held."""
+
+    def feed(self, data: bytes) -> None:
+        """Take bytes of the agent. Called with `lock` held."""
+        if not data:
+            os._exit(AGENT_GONE)
+        try:
+            for header, body in self.channel.reader.feed(data):
+                self.carry_out(self.machine.handle(header, body))
+        except ProtocolError as error:
+            streams.complain(f"modal: {error}")
+            os._exit(1)
+        except OSError:
+            os._exit(AGENT_GONE)
+        if self.machine.queue:
+            self.work_arrived()
+
+    def carry_out(self, instructions: list[Any]) -> None:
+        """Called with `lock` held.
+
+        Raises:
+            OSError: the agent is gone.
+        """
+        for instruction in instructions:
+            kind = type(instruction)
+            if kind is Interrupt:
+                self.interrupt(self.machine.running[instruction.input_id], instruction.reason)
+            elif kind is ResumeGenerator:
+                self.resume(self.machine.running[instruction.input_id])
+            elif kind is ReturnInputs:
+                self.outbox.returned(instruction.input_ids)
+            elif kind is DropInputs:
+                for input_id in instruction.input_ids:
+                    self.outbox.add(*self.task.dropped(input_id))
+                self.outbox.flush()
+            elif kind is Exit:
+                self.exit()
+        if self.machine.stopping:
+            self._limit_stop()
+
+    def stop_from_signal(self, signum: int, frame: Any) -> None:
+        """SIGTERM and SIGINT behave like Stop. A handler must not wait for `lock`, which its own thread may hold."""
+        start_new_thread(self._stop, ())
+
+    def _stop(self) -> None:
+        with self.lock:
+            try:
+                self.carry_out(self.machine.stop(_SIGNAL_GRACE))
+            except OSError:
+                os._exit(AGENT_GONE)
+
+    def _limit_stop(self) -> None:
+        grace, self._limit_stop = self.machine.grace, _nothing  # type: ignore[method-assign]
+        start_new_thread(_exit_after, (max(grace - 1.0, grace * 0.8),))
+
+    def exit(self) -> NoReturn:
+        """End the process: send what is left, run exit hooks, and go without waiting for threads of user code."""
+        try:
+            self.outbox.flush()
+        except OSError:
+            os._exit(AGENT_GONE)
+        atexit._run_exitfuncs()
+        streams.flush()
+        os._exit(0)
+
+    def leave_if_forked(self) -> None:
+        """A child that user code forked and let return: it must not answer for its parent."""
+        if self.forked:
+            streams.flush()
+            os._exit(0)
+
+    def on_fork(self) -> None:
+        self.forked = True
+        self.channel.leave_in_child()
+
+
+def _nothing() -> None:
+    return None
+
+
+def _exit_after(seconds: float) -> None:
+    sleep(seconds)
+    os._exit(0)

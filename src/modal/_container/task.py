@@ -1,0 +1,129 @@
+"""What every shell does with an input besides running it: its arguments, its output, and the exceptions of an interrupt."""
+
+from __future__ import annotations
+
+from time import perf_counter
+
+from modal._serialization import deserialize, serialize, serialize_failure
+
+from .machine import CANCELLED, STOPPED, TIMED_OUT, Input
+from .outbox import INLINE_LIMIT
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any, Callable, Optional
+
+    Output = tuple[dict[str, Any], bytes]
+
+
+class TimeoutReached(BaseException):
+    """Raised in user code whose time is over. A BaseException, so that `except Exception` does not swallow it."""
+
+
+class Task:
+    """The function that this container runs, and how its outcomes look on the wire."""
+
+    def __init__(self, function: Callable[..., Any], name: str, is_generator: bool, timeout: float):
+        self.function = function
+        self.name = name
+        self.is_generator = is_generator
+        self.timeout = timeout  #: seconds per input
+
+    def arguments(self, item: Input) -> tuple[tuple[Any, ...], dict[str, Any]]:
+        """Unpickle the arguments of an input. Raises what that raises."""
+        payload = item.payload
+        if payload is None:
+            from . import blobs
+
+            args, kwargs = deserialize(blobs.fetch(item.blob or {}))
+            return args, kwargs
+        item.payload = None
+        args, kwargs = deserialize(payload)
+        return args, kwargs
+
+    def value(self, value: Any) -> tuple[bytes, Optional[dict[str, Any]]]:
+        """Pickle a result or a yielded value: its inline payload and, when it is too large for that, its blob."""
+        return self._place(serialize(value))
+
+    def succeeded(self, item: Input, payload: bytes, blob: Optional[dict[str, Any]]) -> Output:
+        if item.interrupted == TIMED_OUT:
+            return self._interrupted(item)
+        record = {
+            "input_id": item.input_id,
+            "status": "success",
+            "size": len(payload),
+            "seconds": perf_counter() - item.started,
+        }
+        if blob is not None:
+            record["blob"] = blob
+        return record, payload
+
+    def failed(self, item: Input, exc: BaseException) -> Output:
+        """The output of an input whose code raised `exc`."""
+        if item.interrupted:
+            return self._interrupted(item)
+        try:
+            payload, blob = self._place(serialize_failure(_presentable(exc)))
+        except Exception as error:  # the blob store is out of reach, or the exception defies description
+            return self._record(item, "internal_failure", "ExecutionError", _unsent(exc, error))
+        record = self._record(item, "failure", "", "")[0]
+        record["size"] = len(payload)
+        if blob is not None:
+            record["blob"] = blob
+        return record, payload
+
+    def dropped(self, input_id: str) -> Output:
+        """The output of an input that was cancelled before it began."""
+        return self._record(Input(input_id, "", None, None), "terminated", "RemoteError", "The input was cancelled.")
+
+    def _interrupted(self, item: Input) -> Output:
+        if item.interrupted == TIMED_OUT:
+            message = f"The function {self.name} ran longer than its timeout of {self.timeout:g} seconds."
+            return self._record(item, "timeout", "FunctionTimeoutError", message)
+        if item.interrupted == STOPPED:
+            message = "The container was stopped while the input ran."
+            return self._record(item, "terminated", "RemoteError", message)
+        return self._record(item, "terminated", "RemoteError", "The input was cancelled.")
+
+    def _record(self, item: Input, status: str, kind: str, message: str) -> Output:
+        record: dict[str, Any] = {"input_id": item.input_id, "status": status, "size": 0}
+        if item.started:
+            record["seconds"] = perf_counter() - item.started
+        if kind:
+            record["error"] = {"type": kind, "message": message}
+        return record, b""
+
+    def _place(self, payload: bytes) -> tuple[bytes, Optional[dict[str, Any]]]:
+        if len(payload) <= INLINE_LIMIT:
+            return payload, None
+        from . import blobs
+
+        return b"", blobs.store(payload)
+
+
+def interrupt_exception(reason: str) -> BaseException:
+    """Make what is raised in user code that is interrupted for `reason`."""
+    if reason == CANCELLED:
+        from modal.exception import InputCancellation
+
+        return InputCancellation("The input was cancelled.")
+    if reason == TIMED_OUT:
+        return TimeoutReached()
+    return KeyboardInterrupt("The container is stopping.")
+
+
+def _presentable(exc: BaseException) -> BaseException:
+    """Exceptions that steer the process must not do so in the caller's: it would exit, silently."""
+    if not isinstance(exc, (SystemExit, KeyboardInterrupt, GeneratorExit)):
+        return exc
+    from modal.exception import ExecutionError
+
+    if isinstance(exc, SystemExit):
+        message = f"The function called sys.exit({'' if exc.code is None else repr(exc.code)})."
+    else:
+        message = f"The function raised {type(exc).__name__}."
+    return ExecutionError(message).with_traceback(exc.__traceback__)
+
+
+def _unsent(exc: BaseException, error: Exception) -> str:
+    return f"The function raised {type(exc).__name__}, but that could not be sent: {type(error).__name__}: {error}"

@@ -1,0 +1,120 @@
+"""The shell of async functions: one event loop in the main thread for the life of the container, a task an input.
+
+An interrupt cancels the task; code that blocks the loop cannot be interrupted.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+from time import perf_counter
+
+from modal._runtime_context import enter_input
+
+from .machine import Input
+from .main_thread import MainThreadShell
+from .shell import AGENT_GONE, Shell
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any, NoReturn
+
+    from .task import Output
+
+
+class TasksShell(Shell):
+    def __init__(self, watched: MainThreadShell, concurrency: int):
+        watched.stop_watching()
+        super().__init__(watched.channel, watched.task)
+        self.machine = watched.machine  # may hold inputs already
+        self.lock = watched.lock
+        self._concurrency = concurrency
+        self._loop = asyncio.new_event_loop()
+        self._credit: dict[str, asyncio.Event] = {}
+
+    def run(self) -> NoReturn:
+        asyncio.set_event_loop(self._loop)
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, self.stop_from_signal)
+        os.register_at_fork(after_in_child=self.on_fork)
+        self._loop.add_reader(self.channel.fileno(), self._readable)
+        self._loop.call_soon(self._begin_more)
+        self._loop.run_forever()
+        raise AssertionError("user code stopped the event loop")
+
+    def stop_from_signal(self, signum: int, frame: Any) -> None:
+        self._loop.call_soon_threadsafe(self._stop)
+
+    def work_arrived(self) -> None:
+        self._loop.call_soon(self._begin_more)
+
+    def interrupt(self, item: Input, reason: str) -> None:
+        if item.runner is not None:
+            item.runner.cancel()
+
+    def resume(self, item: Input) -> None:
+        event = self._credit.get(item.input_id)
+        if event is not None:
+            event.set()
+
+    def _readable(self) -> None:
+        data = self.channel.receive_now()
+        if data is not None:
+            with self.lock:
+                self.feed(data)
+
+    def _begin_more(self) -> None:
+        while len(self.machine.running) < self._concurrency:
+            item = self.machine.take()
+            if item is None:
+                return
+            item.started = perf_counter()
+            item.runner = self._loop.create_task(self._run(item))
+
+    async def _run(self, item: Input) -> None:
+        enter_input((item.input_id, item.call_id))
+        timer = self._loop.call_later(self.task.timeout, self._time_out, item)
+        try:
+            record, payload = await self._outcome(item)
+        except BaseException as exc:
+            if isinstance(exc, asyncio.CancelledError) and not item.interrupted:
+                exc = asyncio.CancelledError("The function cancelled its own task.")
+            record, payload = self.task.failed(item, exc)
+        finally:
+            timer.cancel()
+        self.leave_if_forked()
+        try:
+            self.outbox.add(record, payload)
+            self.outbox.flush()
+            with self.lock:
+                self.carry_out(self.machine.finish(item))
+        except OSError:
+            os._exit(AGENT_GONE)
+        self._begin_more()
+
+    async def _outcome(self, item: Input) -> Output:
+        task = self.task
+        args, kwargs = task.arguments(item)
+        result = task.function(*args, **kwargs)
+        if not task.is_generator:
+            payload, blob = task.value(await result)
+            return task.succeeded(item, payload, blob)
+        event = self._credit[item.input_id] = asyncio.Event()
+        try:
+            async for value in result:
+                payload, blob = task.value(value)
+                self.outbox.yielded(item.input_id, payload, blob)
+                item.credit -= 1
+                while item.credit <= 0:
+                    event.clear()
+                    await event.wait()
+        finally:
+            del self._credit[item.input_id]
+            if item.interrupted:
+                await result.aclose()
+        return task.succeeded(item, b"", None)
+
+    def _time_out(self, item: Input) -> None:
+        with self.lock:
+            self.carry_out(self.machine.time_out(item))

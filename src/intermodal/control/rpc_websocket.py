@@ -108,8 +108,7 @@ class WebSocketServerCarrier:
                         head, body = self._frames.popleft()
                         await self._websocket.send_bytes(b"".join((head, body)))
             except (WebSocketDisconnect, RuntimeError, OSError):
-                self._closing.set()  # the client is gone; what is queued has no receiver
-                self._frames.clear()
+                self._frames.clear()  # the client is gone; what it said last is still read, up to its end
         if self.congested:
             self.congested = False
             self._peer.writable()

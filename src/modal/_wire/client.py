@@ -244,6 +244,8 @@ class RpcClient:
                 link.keep_alive(_KEEP_ALIVE)
             await asyncio.wait_for(asyncio.shield(link.welcomed), _HANDSHAKE_TIMEOUT)
         except BaseException:
+            if self._closed:
+                link.connection.bye()  # the server may have begun the session
             link.hang_up()
             link.welcomed.cancel()
             raise

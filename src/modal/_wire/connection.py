@@ -192,9 +192,10 @@ class Connection:
         """Tell the other side why the connection ends. Nothing more is received; every call is over."""
         if self.state is not State.CLOSED:
             self._send({"t": "error", "e": encode(error)})
-            self._close()
+            self.close()
 
-    def _close(self) -> None:
+    def close(self) -> None:
+        """This side hangs up: every call is over and nothing more is received."""
         self._become(State.CLOSED)
         self._calls.clear()
 
@@ -394,7 +395,7 @@ class Connection:
     def _on_error(self, header: dict[str, Any], body: memoryview) -> Optional[Event]:
         error = from_error_info(decode(ErrorInfo, header.get("e")))
         if "id" not in header:
-            self._close()
+            self.close()
             return Aborted(error)
         id, call = self._known(header)
         if call is None:

@@ -68,6 +68,8 @@ class Endpoint:
         self.hang_up()
 
     def hang_up(self) -> None:
+        """Send what is queued and disconnect."""
+        self.connection.close()
         if self.carrier is not None:
             self.carrier.close()
 

@@ -47,7 +47,11 @@ async def connect_websocket(link: Link, target: str) -> None:
         uri.port,
         ssl=ssl.create_default_context() if secure else None,
     )
-    await carrier.upgraded
+    try:
+        await carrier.upgraded
+    except asyncio.CancelledError:
+        carrier.close()
+        raise
 
 
 class WebSocketCarrier(asyncio.Protocol):

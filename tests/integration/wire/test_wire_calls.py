@@ -208,10 +208,10 @@ async def test_an_error_of_a_stream_arrives_after_its_items(server: Server):
     server.dispatcher.register(DOWNLOAD, handler)
     got = []
     async with server.connected() as client:
-        with pytest.raises(modal.exception.RemoteError, match="Step 2 failed"):
-            async with client.stream(DOWNLOAD, Note()) as stream:
-                async for item, _ in stream:
-                    got.append(item.number)
+        async with client.stream(DOWNLOAD, Note()) as stream:
+            got.append((await stream.__anext__())[0].number)
+            with pytest.raises(modal.exception.RemoteError, match="Step 2 failed"):
+                await stream.__anext__()
     assert got == [1]
 
 
@@ -225,7 +225,7 @@ async def test_a_duplex_stream_flows_both_ways(server: Server):
     async with server.connected() as client, client.stream(CHAT, Note()) as stream:
         for number in range(20):
             await stream.send(Note(number=number), b"x")
-            item, data = await anext(stream)
+            item, data = await stream.__anext__()
             assert (item.number, data) == (2 * number, b"x")
         await stream.end()
         assert [item.text async for item, _ in stream] == ["end"]
@@ -244,7 +244,7 @@ async def test_leaving_a_stream_cancels_its_handler(server: Server):
     server.dispatcher.register(DOWNLOAD, handler)
     async with server.connected() as client:
         async with client.stream(DOWNLOAD, Note()) as stream:
-            await anext(stream)
+            await stream.__anext__()
         await until(lambda: events == ["cancelled"])
 
 
@@ -261,7 +261,7 @@ async def test_the_deadline_of_a_stream_ends_it_on_both_sides(server: Server):
     async with server.connected() as client:
         with pytest.raises(modal.exception.TimeoutError, match="took longer"):
             async with client.stream(DOWNLOAD, Note(), timeout=0.05) as stream:
-                await anext(stream)
+                await stream.__anext__()
         await until(lambda: events == ["cancelled"])
 
 
@@ -273,7 +273,7 @@ async def test_a_stuck_stream_does_not_hold_up_other_calls(server: Server):
     server.dispatcher.register(DOWNLOAD, handler)
     server.dispatcher.register(ECHO, echo)
     async with server.connected() as client, client.stream(DOWNLOAD, Note()) as stream:
-        await anext(stream)
+        await stream.__anext__()
         for number in range(50):
             assert (await client.unary(ECHO, Note(number=number), timeout=5))[0].number == number
         assert len([None async for _ in stream]) == 99

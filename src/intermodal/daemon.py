@@ -36,6 +36,7 @@ from intermodal.control.recovery import Recovery
 from intermodal.control.rpc import Dispatcher, serve_unix
 from intermodal.control.server_service import ServerService
 from intermodal.model.ids import new_id
+from intermodal.node.composition import NodeSettings, isolated_agent, plain_agent
 from intermodal.node.interface import Node
 from intermodal.scheduling.scheduler import Scheduler
 from intermodal.settings import Settings
@@ -179,9 +180,20 @@ def _make_builder(settings: Settings, blobs: LocalBlobStore, secrets: SecretServ
 
 
 def _make_node(settings: Settings, blobs: LocalBlobStore, fleet: Fleet, api: ContainerCalls) -> Node:
-    from intermodal.node.agent import Agent, AgentSettings
-
-    return Agent(AgentSettings(settings.data_dir), blobs.path, fleet, api)
+    make = plain_agent if settings.runtime == "mock" else isolated_agent
+    return make(
+        NodeSettings(
+            settings.data_dir,
+            settings.runtime,
+            settings.uid_base,
+            settings.network_pool,
+            settings.pids_limit,
+            settings.start_timeout,
+        ),
+        blobs.path,
+        fleet,
+        api,
+    )
 
 
 async def _stop_ephemeral_apps(apps: Apps, service: AppService) -> None:

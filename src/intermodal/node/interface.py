@@ -8,6 +8,7 @@ come at any time before `container_exited`, which comes after the last of them.
 
 from __future__ import annotations
 
+import asyncio
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -54,7 +55,7 @@ class NodeListener(Protocol):
 class ContainerApi(Protocol):
     """Serves SDK calls that code in a container makes: the server's RPC, with the container as the caller."""
 
-    def accept(self, container_id: str, reader_transport: object, first_frame: bytes) -> object:
+    def accept(self, container_id: str, transport: asyncio.Transport, first_frame: bytes) -> asyncio.Protocol:
         """Take over a connection whose first frame is an RPC handshake; return the asyncio protocol to continue with."""
 
 

@@ -13,12 +13,14 @@ from intermodal.node.hooks.files import FilesHook
 from intermodal.node.hooks.interface import Hook
 from intermodal.node.hooks.logs import LogsHook
 from intermodal.node.hooks.network import NetworkHook
+from intermodal.node.hooks.plain_files import PlainFilesHook
 from intermodal.node.hooks.rootfs import RootfsHook
 from intermodal.node.hooks.runner_socket import RunnerSocketHook
 from intermodal.node.interface import ContainerApi, NodeListener
 from intermodal.node.layout import node_layout
 from intermodal.node.network.namespaces import NamespaceMaker
-from intermodal.node.runtime_copy import CompiledCopies, RuntimeCopies
+from intermodal.node.runtime_copy import CompiledCopies, RuntimeCopies, SourceCopies
+from intermodal.runtimes.mock import MockRuntime
 from intermodal.runtimes.runc import RuncRuntime, RuncSettings
 
 
@@ -56,3 +58,23 @@ def isolated_agent(
         LogsHook(listener.logs),
     ]
     return Agent(layout, AgentSettings(settings.uid_base, settings.hello_timeout), runtime, hooks, listener)
+
+
+def plain_agent(
+    settings: NodeSettings,
+    blob_path: Callable[[str], Path],
+    listener: NodeListener,
+    api: ContainerApi,
+    runtime: MockRuntime | None = None,
+    copies: RuntimeCopies | None = None,
+) -> Agent:
+    """An agent whose containers are plain processes, for tests. Keep `runtime` to make it misbehave."""
+    layout = node_layout(settings.data_dir)
+    hooks: list[Hook] = [
+        PlainFilesHook(blob_path),
+        EnvironmentHook(copies or SourceCopies()),
+        RunnerSocketHook(api),
+        LogsHook(listener.logs),
+    ]
+    runtime = runtime or MockRuntime(layout.run / "mock")
+    return Agent(layout, AgentSettings(None, settings.hello_timeout), runtime, hooks, listener)

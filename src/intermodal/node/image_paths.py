@@ -25,19 +25,22 @@ class ImagePaths:
     def lstat(self, path: PurePosixPath) -> tuple[Path, os.stat_result] | None:
         """The file at `path`, whose parents are no links, and its place on this machine; None when there is none."""
         for layer in self._layers:
-            place = layer
+            place, status = layer, layer.lstat()
+            hides_lower = False
             for part in path.parts[1:]:
+                if not stat.S_ISDIR(status.st_mode):
+                    return None  # (a link above is never followed here: it may lead out of the image)
+                hides_lower = hides_lower or (place != layer and _is_opaque(place))
                 place = place / part
                 try:
                     status = place.lstat()
-                except (FileNotFoundError, NotADirectoryError):
-                    status = None
+                except FileNotFoundError:
                     break
                 if _is_whiteout(status):
                     return None
             else:
-                return place, place.lstat()
-            if self._hides_lower(layer, path):
+                return place, status
+            if hides_lower:
                 return None
         return None
 
@@ -59,7 +62,7 @@ class ImagePaths:
                 links += 1
                 if links > _MOST_LINKS:
                     raise BadImage(f"The links at {path} in the image go round in circles.")
-                target = PurePosixPath(os.readlink(found[0]))
+                target = PurePosixPath(found[0].readlink())
                 if target.is_absolute():
                     resolved = PurePosixPath("/")
                 pending += [piece for piece in reversed(target.parts) if piece not in ("/", ".")]
@@ -68,21 +71,6 @@ class ImagePaths:
             else:
                 resolved = resolved / part
         return resolved
-
-    def _hides_lower(self, layer: Path, path: PurePosixPath) -> bool:
-        """Does `layer` hide what lower layers have at `path`, though it has nothing there itself?"""
-        place = layer
-        for part in path.parts[1:-1]:
-            place = place / part
-            try:
-                status = place.lstat()
-            except (FileNotFoundError, NotADirectoryError):
-                return False
-            if not stat.S_ISDIR(status.st_mode):
-                return True
-            if _is_opaque(place):
-                return True
-        return False
 
 
 def _is_whiteout(status: os.stat_result) -> bool:

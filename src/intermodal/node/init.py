@@ -1,8 +1,8 @@
 """The first process of a container: ``python init.py <script>``. It runs the script in a child and waits.
 
-The kernel spares a namespace's first process from signals sent inside it, even SIGKILL by itself, and expects it to reap
-orphans. A user's program counts on neither, so it gets to be the second. Exits with the child's status, or with 128 plus
-the number of the signal that killed it, as shells do. Runs on every Python from 3.9 on.
+The kernel spares a namespace's first process from signals sent inside it, even SIGKILL by itself, and expects it to
+reap orphans. A user's program counts on neither, so it gets to be the second. Exits with the child's status, or with
+128 plus the number of the signal that killed it, as shells do. Runs on every Python from 3.9 on.
 """
 
 import os
@@ -24,7 +24,7 @@ def wait_for(child: int) -> int:
 def run(script: str) -> None:
     """Become the main program `script`, as if Python had been started with it."""
     sys.argv = sys.argv[1:]
-    sys.path[0] = os.path.dirname(script)
+    sys.path[0] = os.path.dirname(script)  # noqa: PTH120 - pathlib would cost each start milliseconds
     with open(script, "rb") as file:
         code = compile(file.read(), script, "exec")
     main = sys.modules["__main__"].__dict__

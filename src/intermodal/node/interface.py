@@ -1,9 +1,10 @@
 """The seam between the server and a machine's agent.
 
 The server calls `Node`; the agent calls back `NodeListener`. Callbacks are plain functions on the event loop's thread
-and must not block. For one container they come in this order: `container_ready` or `container_start_failed`, any number of
-`outputs`, `yielded`, `inputs_returned`, and last `container_exited`, exactly once for every `start` that returned; `logs`
-come at any time before `container_exited`, which comes after the last of them.
+and must not block. For one container they come in this order: `container_ready` or `container_start_failed` (neither
+when its process dies first), any number of `outputs`, `yielded`, `inputs_returned`, and last `container_exited`,
+exactly once for every `start` that returned; `logs` come at any time before `container_exited`, which comes after the
+last of them.
 """
 
 from __future__ import annotations
@@ -56,7 +57,10 @@ class ContainerApi(Protocol):
     """Serves SDK calls that code in a container makes: the server's RPC, with the container as the caller."""
 
     def accept(self, container_id: str, transport: asyncio.Transport, first_frame: bytes) -> asyncio.Protocol:
-        """Take over a connection whose first frame is an RPC handshake; return the asyncio protocol to continue with."""
+        """Take over a connection whose first frame is an RPC handshake; return the protocol to continue with.
+
+        The implementation connects that protocol and feeds it `first_frame`; bytes after it go to `data_received`.
+        """
 
 
 class Node(Protocol):

@@ -1,8 +1,8 @@
 """The agent's end of a container's socket.
 
-Two kinds of connections arrive there. The first frame tells them apart: ``Hello`` is the runner itself, ``hello`` an RPC
-client in user code, which is handed to the server. Everything in a container is hostile: a frame that does not fit ends
-the container (if it came from the runner) or the connection (if not), and touches nothing else.
+Two kinds of connections arrive there. The first frame tells them apart: ``Hello`` is the runner itself, ``hello`` an
+RPC client in user code, which is handed to the server. Everything in a container is hostile: a frame that does not fit
+ends the container (if it came from the runner) or the connection (if not), and touches nothing else.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import asyncio
 import enum
 import struct
 from collections.abc import Callable, Sequence
-from typing import Any, Protocol
+from typing import Any, Protocol, cast
 
 from intermodal.node.interface import ContainerApi
 from modal._wire import codec, frames
@@ -79,6 +79,7 @@ class RunnerLink:
         self._start = start
         self._start_body = start_body
         self._events = events
+        self.closed = asyncio.Event()  # the runner's connection is over
         self._transport: asyncio.Transport | None = None
         self._held: set[str] = set()  # inputs pushed and not answered
         self._handlers: dict[type, Callable[[Any, memoryview], None]] = {
@@ -89,6 +90,11 @@ class RunnerLink:
             Yielded: self._yielded,
             Returned: self._returned,
         }
+
+    @property
+    def is_connected(self) -> bool:
+        """Has the runner ever connected?"""
+        return self._transport is not None
 
     def connect(self, transport: asyncio.Transport) -> bool:
         """Take a connection as the runner's; False when there is one already."""
@@ -192,8 +198,10 @@ class SocketConnection(asyncio.Protocol):
         self._decoder: frames.FrameDecoder | None = None  # set once this is known to be the runner's
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport)
-        self._transport = transport
+        # (uvloop's transports do not derive from asyncio's.)
+        self._transport = cast(asyncio.Transport, transport)
+        # Those that were handed over end without this class hearing of it.
+        self._open -= {one for one in self._open if one.is_closing()}
         self._open.add(transport)
 
     def data_received(self, data: bytes) -> None:
@@ -214,6 +222,8 @@ class SocketConnection(asyncio.Protocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._open.discard(self._transport)
+        if self._decoder is not None:
+            self._link.closed.set()
 
     def _identify(self, frame: bytes, rest: bytes) -> None:
         assert self._transport is not None
@@ -237,7 +247,7 @@ class SocketConnection(asyncio.Protocol):
         assert transport is not None
         protocol = self._api.accept(self._container_id, transport, frame)
         assert isinstance(protocol, asyncio.Protocol)
-        transport.set_protocol(_Accounted(protocol, self._open, transport))
+        transport.set_protocol(protocol)
         if rest:
             protocol.data_received(rest)
 
@@ -256,20 +266,3 @@ class SocketConnection(asyncio.Protocol):
     def _refuse(self) -> None:
         assert self._transport is not None
         self._transport.abort()
-
-
-class _Accounted(asyncio.Protocol):
-    """Passes everything on to the server's protocol, and notes when the connection is over."""
-
-    def __init__(self, inner: asyncio.Protocol, open_transports: set[Any], transport: asyncio.Transport) -> None:
-        self._inner = inner
-        self._open = open_transports
-        self._transport = transport
-        self.data_received = inner.data_received  # type: ignore[method-assign]
-        self.pause_writing = inner.pause_writing  # type: ignore[method-assign]
-        self.resume_writing = inner.resume_writing  # type: ignore[method-assign]
-        self.eof_received = inner.eof_received  # type: ignore[method-assign]
-
-    def connection_lost(self, exc: Exception | None) -> None:
-        self._open.discard(self._transport)
-        self._inner.connection_lost(exc)

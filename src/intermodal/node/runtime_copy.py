@@ -1,7 +1,7 @@
 """The SDK as containers see it: a copy outside of the server's own installation, precompiled for their Python.
 
-Containers mount it read-only, so Python could not cache its bytecode there; without a cache, each start would compile the
-SDK again. The copy is named by its content, so servers of two versions may share a data directory one after the other.
+Containers mount it read-only, so Python could not cache its bytecode there; without a cache, each start would compile
+the SDK again. The copy is named by its content, so servers of two versions may use a data directory in turn.
 """
 
 from __future__ import annotations

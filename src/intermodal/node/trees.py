@@ -1,8 +1,8 @@
 """Mount trees: the files that users mount, as a directory that becomes the topmost read-only layer of a container.
 
-A tree is made once for an image and a set of files. It depends on the image since it must fit it: where the image says
-`/lib -> usr/lib`, a file for `/lib` goes to `usr/lib`, or the link would be hidden and the image broken; and a directory
-that the image has keeps its owner and mode, which the topmost layer decides.
+A tree is made once for an image and a set of files. It depends on the image since it must fit it: where the image
+says `/lib -> usr/lib`, a file for `/lib` goes to `usr/lib`, or the link would be hidden and the image broken; and a
+directory that the image has keeps its owner and mode, which the topmost layer decides.
 """
 
 from __future__ import annotations
@@ -82,8 +82,17 @@ def tree_key(image: BuiltImage, files: Sequence[FileEntry]) -> str:
     return hashlib.sha256(json.dumps(content).encode()).hexdigest()
 
 
-def write_tree(top: Path, image: ImagePaths, files: Sequence[FileEntry], blob_path: Callable[[str], Path]) -> None:
-    """Write `files` (later ones win) into the empty directory `top`. Raises as `TreeStore.get`, and OSError."""
+def write_tree(
+    top: Path,
+    image: ImagePaths,
+    files: Sequence[FileEntry],
+    blob_path: Callable[[str], Path],
+    may_link: bool = True,
+) -> None:
+    """Write `files` (later ones win) into the empty directory `top`, as links to the blobs where that is possible.
+
+    Raises as `TreeStore.get`, and OSError.
+    """
     places: dict[PurePosixPath, FileEntry] = {}
     directories: dict[PurePosixPath, PurePosixPath] = {}
     for file in files:
@@ -108,7 +117,7 @@ def write_tree(top: Path, image: ImagePaths, files: Sequence[FileEntry], blob_pa
         target = top / place.relative_to("/")
         if place in made:
             raise BadImage(f"The file {file.path} cannot be mounted: other files are mounted below that path.")
-        _write_file(target, file, blob_path)
+        _write_file(target, file, blob_path, may_link)
 
 
 def checked_path(text: str) -> PurePosixPath:
@@ -134,14 +143,14 @@ def _like_image(directory: Path, image: ImagePaths, path: PurePosixPath) -> None
     directory.chmod(stat.S_IMODE(found[1].st_mode))
 
 
-def _write_file(target: Path, file: FileEntry, blob_path: Callable[[str], Path]) -> None:
+def _write_file(target: Path, file: FileEntry, blob_path: Callable[[str], Path], may_link: bool) -> None:
     try:
         blob = blob_path(file.digest)
         status = blob.stat()
     except (NotFoundError, FileNotFoundError):
         raise RuntimeFailure(f"The content of the mounted file {file.path} is missing; upload it again.") from None
     mode = file.mode & 0o777
-    if stat.S_IMODE(status.st_mode) == mode and status.st_uid == 0:
+    if may_link and stat.S_IMODE(status.st_mode) == mode and status.st_uid == 0:
         try:
             os.link(blob, target)
             return

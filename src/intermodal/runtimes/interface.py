@@ -1,7 +1,8 @@
 """The seam between the agent and whatever starts containers.
 
 A runtime's life: `check` once when the agent starts, `clean` before the first `start` (removes what a crashed agent
-left), then `start` any number of times, side by side. `tests/contract/test_runtime.py` holds every implementation to it.
+left), then `start` any number of times, side by side. `tests/contract/test_runtime.py` holds every implementation to
+it.
 """
 
 from __future__ import annotations
@@ -60,7 +61,7 @@ class ContainerProcess(Protocol):
         """Return how it ended, once it has. May be awaited many times and by several tasks."""
 
     def kill(self, signal: int) -> None:
-        """Send `signal` to the first process; with SIGKILL, every process of the container dies. No error if it has ended."""
+        """Send `signal` to the first process; with SIGKILL, all of the container dies. No error if it has ended."""
 
     async def delete(self) -> None:
         """Free what the runtime keeps for it (cgroups, state), killing it first if it runs. Idempotent."""
@@ -70,7 +71,7 @@ class Runtime(Protocol):
     """Starts containers. Raises `intermodal.runtimes.errors.RuntimeFailure` (platform fault) from every method."""
 
     async def check(self) -> None:
-        """Verify that this machine can run containers; the error names what is missing and the command that installs it."""
+        """Verify that this machine can run containers; the error names what is missing and how to install it."""
 
     async def clean(self) -> int:
         """Kill and delete every container of an earlier agent with the same data directory; return how many."""

@@ -1,7 +1,7 @@
 """Starts containers with runc, or any OCI runtime that has runc's command line.
 
-`runc run --detach` sets the container up, starts its process with our pipes as its output, and goes away; the process is
-then ours (we are a subreaper), so its exit status reaches us without a supervisor in between.
+`runc run --detach` sets the container up, starts its process with our pipes as its output, and goes away; the process
+is then ours (we are a subreaper), so its exit status reaches us without a supervisor in between.
 """
 
 from __future__ import annotations

@@ -19,7 +19,26 @@ PROFILE = Path("/usr/share/containers/seccomp.json")
 
 #: Removed from every allowing rule.
 _WITHHELD = frozenset(
-    ["mount", "umount", "umount2", "move_mount", "fsopen", "fsmount", "fsconfig", "fspick", "open_tree", "mount_setattr", "pivot_root", "setns", "unshare", "keyctl", "add_key", "request_key", "clone", "clone3"]
+    [
+        "mount",
+        "umount",
+        "umount2",
+        "move_mount",
+        "fsopen",
+        "fsmount",
+        "fsconfig",
+        "fspick",
+        "open_tree",
+        "mount_setattr",
+        "pivot_root",
+        "setns",
+        "unshare",
+        "keyctl",
+        "add_key",
+        "request_key",
+        "clone",
+        "clone3",
+    ]
 )
 _NAMESPACE_FLAGS = 0x7E020000  # every CLONE_NEW* but CLONE_NEWTIME, which clone(2) cannot take
 _ENOSYS = 38
@@ -27,7 +46,7 @@ _ARCHITECTURES = {"x86_64": ("amd64", "SCMP_ARCH_X86_64"), "aarch64": ("arm64", 
 
 
 def load_profile(capabilities: Collection[str], path: Path = PROFILE, machine: str = "") -> dict[str, Any]:
-    """Return OCI `linux.seccomp` for processes with `capabilities`. Raises RuntimeFailure if the profile is unusable."""
+    """Return OCI `linux.seccomp` for processes with `capabilities`. Raises RuntimeFailure."""
     try:
         profile = json.loads(path.read_text())
     except FileNotFoundError:

@@ -1,8 +1,8 @@
 """A container's life as a list of small steps: one hook a concern, one method a moment.
 
-For each container the agent calls, on every hook in the list's order, `prepare`, then (once the process runs) `started`,
-then (once the process is gone) `exited`; and `release` in reverse order. `release` is also called when a start failed, maybe
-without `prepare` having run or finished, so it frees what is there and is idempotent. Hooks raise
+For each container the agent calls, on every hook in the list's order, `prepare`, then (once the process runs)
+`started`, then (once the process is gone) `exited`; and `release` in reverse order. `release` is also called when a
+start failed, maybe without `prepare` having run or finished, so it frees what is there and is idempotent. Hooks raise
 `intermodal.runtimes.errors.RuntimeFailure` or OSError.
 """
 

@@ -1,7 +1,8 @@
 """The root file system: the image's layers and the mount tree below, the container's own files on top (overlayfs).
 
-The layers belong to uid 0 on disk, but root of a container is another uid. So `<data>/storage` is shown a second time with
-its owners shifted (an idmapped mount), and the layers are taken from there: nothing is copied, and all containers share.
+The layers belong to uid 0 on disk, but root of a container is another uid. So `<data>/storage` is shown a second time
+with its owners shifted (an idmapped mount), and the layers are taken from there: nothing is copied, all containers
+share.
 """
 
 from __future__ import annotations

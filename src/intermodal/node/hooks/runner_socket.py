@@ -21,6 +21,8 @@ NAME = "agent.sock"
 _PATH_LIMIT = 107
 #: Seconds that the last frames of a process that is gone may take to be read.
 _DRAIN_TIMEOUT = 5.0
+#: Turns of the event loop from a connection that waits to its first frame, and some more.
+_ACCEPT_TURNS = 6
 
 
 class RunnerSocketHook(Hook):
@@ -57,11 +59,12 @@ class RunnerSocketHook(Hook):
         )
 
     async def exited(self, container: Container) -> None:
-        # What the process sent just before it died is still in the sockets; at their end they close.
-        deadline = asyncio.get_running_loop().time() + _DRAIN_TIMEOUT
-        await asyncio.sleep(0)  # lets a connection that is waiting be accepted
-        while self._transports.get(container.id) and asyncio.get_running_loop().time() < deadline:
-            await asyncio.sleep(0.001)
+        # What the runner sent just before it died is still in its socket, or its connection waits to be accepted.
+        for _ in range(_ACCEPT_TURNS):
+            await asyncio.sleep(0)
+        if container.link is not None and container.link.is_connected:
+            with contextlib.suppress(asyncio.TimeoutError):
+                await asyncio.wait_for(container.link.closed.wait(), _DRAIN_TIMEOUT)
 
     async def release(self, container: Container) -> None:
         listener = self._listeners.pop(container.id, None)

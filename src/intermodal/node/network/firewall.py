@@ -1,4 +1,4 @@
-"""The packet filter around containers: out to the world by NAT, never to each other or to this machine's own services."""
+"""The packet filter around containers: out to the world by NAT, never to each other or to this machine's services."""
 
 from __future__ import annotations
 

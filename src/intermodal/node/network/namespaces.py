@@ -47,7 +47,7 @@ class Namespaces:
 
 
 class NamespaceMaker:
-    """Talks to the helper process (see `maker`), starting it when needed. Its methods block; any thread may call them."""
+    """Talks to the helper process (see `maker`), starting it when needed. Methods block; any thread may call them."""
 
     def __init__(self, uid_base: int) -> None:
         self._uid_base = uid_base

@@ -39,7 +39,7 @@ class Netlink:
         self._socket.close()
 
     def create_veth(self, name: str, peer: str, namespace: int) -> None:
-        """Make a pair of connected interfaces: `name` here and `peer` in the network namespace `namespace` (a descriptor)."""
+        """Make two connected interfaces: `name` here, `peer` in the network namespace `namespace` (a descriptor)."""
         peer_data = _LINK.pack(socket.AF_UNSPEC, 0, 0, 0, 0)
         peer_data += _text(_IFLA_IFNAME, peer) + _attribute(_IFLA_NET_NS_FD, struct.pack("=I", namespace))
         info = _text(_IFLA_INFO_KIND, "veth") + _attribute(_IFLA_INFO_DATA, _attribute(_VETH_INFO_PEER, peer_data))

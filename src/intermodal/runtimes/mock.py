@@ -1,0 +1,147 @@
+"""Runs the same commands as plain processes, without any isolation: for tests of everything above, without root.
+
+It misbehaves on request: see `Behaviour`. A process finds its files where they are on this machine: the paths that a
+container would see are replaced in its command, its environment and its working directory.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from intermodal.runtimes.errors import BadImage, RuntimeFailure
+from intermodal.runtimes.interface import Bundle, ContainerProcess, ProcessExit
+from intermodal.runtimes.pidfd import ChildWaiter
+
+
+@dataclass
+class Behaviour:
+    """What goes wrong in containers that start from now on."""
+
+    start_delay: float = 0.0  #: seconds that a start takes
+    start_failure: str = ""  #: starting fails, with this text
+    hangs: bool = False  #: the process does nothing, for ever
+    dies_after: float | None = None  #: seconds after its start, it is killed as if by someone else
+    is_out_of_memory: bool = False  #: a SIGKILL counts as the kernel's, for want of memory
+
+
+class MockRuntime:
+    """A `Runtime` (see the interface). `root` is a directory for its own state; `behaviour` may change at any time."""
+
+    def __init__(self, root: Path, behaviour: Behaviour | None = None) -> None:
+        self.behaviour = behaviour or Behaviour()
+        self._root = root
+
+    async def check(self) -> None:
+        self._root.mkdir(parents=True, exist_ok=True, mode=0o700)
+
+    async def clean(self) -> int:
+        found = 0
+        for note in self._root.glob("*.pid"):
+            with contextlib.suppress(OSError):
+                pid = int(note.read_text())
+                environment = Path(f"/proc/{pid}/environ").read_bytes().split(b"\0")
+                # The number may have gone to another process by now.
+                if f"INTERMODAL_MOCK={note.stem}".encode() in environment:
+                    os.killpg(pid, signal.SIGKILL)
+            note.unlink(missing_ok=True)
+            found += 1
+        return found
+
+    def path_inside(self, bundle: Bundle, path: str) -> str:
+        return _translate(bundle, path)
+
+    async def start(self, bundle: Bundle) -> ContainerProcess:
+        behaviour = replace(self.behaviour)
+        await asyncio.sleep(behaviour.start_delay)
+        if behaviour.start_failure:
+            raise RuntimeFailure(behaviour.start_failure)
+        argv = [_translate(bundle, part) for part in bundle.argv]
+        if behaviour.hangs:
+            argv = [sys.executable, "-c", "import signal\nwhile True: signal.pause()"]
+        if shutil.which(argv[0]) is None and Path(argv[0]).name.startswith("python"):
+            argv[0] = sys.executable  # images of the memory builder do not exist
+        if shutil.which(argv[0]) is None:
+            raise BadImage(
+                f"The image has no {bundle.argv[0]}, which is to be run; check the image's Python or entrypoint."
+            )
+        cwd = Path(_translate(bundle, bundle.cwd))
+        env = {name: _translate(bundle, value) for name, value in bundle.env.items()}
+        try:
+            cwd.mkdir(parents=True, exist_ok=True)
+            process = subprocess.Popen(  # noqa: ASYNC220 - the waiter needs the pid before it can be reaped
+                argv,
+                cwd=cwd,
+                env={**env, "INTERMODAL_MOCK": bundle.container_id},
+                stdin=subprocess.DEVNULL,
+                stdout=bundle.stdout,
+                stderr=bundle.stderr,
+                start_new_session=True,
+            )
+        except (FileExistsError, NotADirectoryError):
+            raise BadImage(f"The working directory {bundle.cwd} cannot be used in this image: it is a file.") from None
+        except OSError as error:
+            raise RuntimeFailure(f"{argv[0]} cannot be started: {error}.") from error
+        note = self._root / f"{bundle.container_id}.pid"
+        note.write_text(str(process.pid))
+        return MockProcess(process, note, behaviour)
+
+
+class MockProcess:
+    """A `ContainerProcess` (see the interface): the leader of a process group, which stands for the container."""
+
+    def __init__(self, process: subprocess.Popen[bytes], note: Path, behaviour: Behaviour) -> None:
+        self._process = process
+        self._note = note
+        self._behaviour = behaviour
+        self._waiter = ChildWaiter(process.pid)
+        self._waiter.exited.add_done_callback(self._ended)
+        self._death: asyncio.TimerHandle | None = None
+        if behaviour.dies_after is not None:
+            loop = asyncio.get_running_loop()
+            self._death = loop.call_later(behaviour.dies_after, self.kill, signal.SIGKILL)
+
+    @property
+    def pid(self) -> int:
+        return self._process.pid
+
+    async def wait(self) -> ProcessExit:
+        ended = await asyncio.shield(self._waiter.exited)
+        return replace(ended, out_of_memory=self._behaviour.is_out_of_memory and ended.signal == signal.SIGKILL)
+
+    def kill(self, number: int) -> None:
+        if number == signal.SIGKILL:
+            self._kill_group()
+        self._waiter.signal(number)
+
+    async def delete(self) -> None:
+        self.kill(signal.SIGKILL)
+        await self.wait()
+        self._note.unlink(missing_ok=True)
+
+    def _ended(self, exited: asyncio.Future[ProcessExit]) -> None:
+        self._process.returncode = 0  # its status has been taken; Popen must not look for it
+        if self._death is not None:
+            self._death.cancel()
+        self._kill_group()
+
+    def _kill_group(self) -> None:
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.killpg(self._process.pid, signal.SIGKILL)
+
+
+def _translate(bundle: Bundle, text: str) -> str:
+    """Replace container paths in `text` (a path, or several with colons between)."""
+    places = {mount.target: str(mount.source) for mount in bundle.mounts}
+    places["/root"] = str(bundle.rootfs / "root")
+    targets = sorted(places, key=len, reverse=True)
+    pattern = rf"(?:(?<=^)|(?<=:))({'|'.join(map(re.escape, targets))})(?=/|:|$)"
+    return re.sub(pattern, lambda found: places[found[1]], text)

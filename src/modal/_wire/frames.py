@@ -27,8 +27,15 @@ def _refuse_constant(name: str) -> NoReturn:
     raise ValueError(f"{name} is not JSON")
 
 
+def _finite(digits: str) -> float:
+    value = float(digits)
+    if value - value != 0:
+        raise ValueError(f"{digits} is too large")
+    return value
+
+
 _dump = json.JSONEncoder(separators=(",", ":"), ensure_ascii=False, allow_nan=False, check_circular=False).encode
-_load = json.JSONDecoder(parse_constant=_refuse_constant).raw_decode
+_load = json.JSONDecoder(parse_constant=_refuse_constant, parse_float=_finite).raw_decode
 
 
 def pack_header(header: dict[str, Any]) -> bytes:

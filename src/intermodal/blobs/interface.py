@@ -13,7 +13,12 @@ class BlobWriter(Protocol):
     """One upload. `commit` or `abort` ends it; aborting after a commit does nothing."""
 
     async def write(self, data: bytes) -> None:
-        """Append. Raises `modal.exception.InvalidError` past the announced size, `RuntimeFailure` when the disk is full."""
+        """Append.
+
+        Raises:
+            modal.exception.InvalidError: this is more than the announced size.
+            intermodal.runtimes.errors.RuntimeFailure: the disk failed; `DiskFull` when it is full.
+        """
 
     async def commit(self) -> None:
         """Make the blob visible, durably. Raises `modal.exception.InvalidError` if size or digest do not match."""

@@ -57,5 +57,3 @@ class BlobReader(Protocol):
 
     def path(self, digest: str) -> object:
         """Local path of a blob's bytes (pathlib.Path). Raises `modal.exception.NotFoundError`."""
-
-

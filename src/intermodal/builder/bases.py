@@ -1,0 +1,248 @@
+"""The base of `debian_slim`: from a registry when it answers, else made here from the host's Debian mirror.
+
+What is made here is kept as tar files in a cache directory that servers of one machine share: a lock file lets one of
+them work while the others wait, and a file appears under its name only when it is whole.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import fcntl
+import hashlib
+import os
+import shutil
+import socket
+import ssl
+import tarfile
+import tempfile
+import time
+import urllib.error
+import urllib.request
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from intermodal.builder import python_source
+from intermodal.builder.buildah import CommandFailed, run_command
+from intermodal.builder.dockerfile import Recipe
+from intermodal.builder.interface import BuildLog
+from intermodal.builder.python_source import Interpreter
+from intermodal.runtimes.errors import DiskFull, MissingTool, RuntimeFailure
+from modal.exception import InvalidError
+
+SUITE = "bookworm"
+SUPPORTED = ("3.9", "3.10", "3.11", "3.12", "3.13")
+REGISTRY = "docker.io/library/python"
+_REGISTRY_API = "https://registry-1.docker.io/v2/"
+_DEFAULT_MIRROR = ("http://deb.debian.org/debian", "http://deb.debian.org/debian-security")
+_INCLUDE = "ca-certificates,netbase,tzdata"
+_LIBRARY_DIRS = ("./lib/", "./usr/lib/", "./lib64/")
+#: Part of the names of cached files. Raise it when what is in them changes.
+_FORMAT = 1
+
+
+@dataclass(frozen=True)
+class Base:
+    """How to build a `debian_slim`, and what to tell people about it."""
+
+    recipe: Recipe
+    context: Path
+    source: str
+
+
+class Bases:
+    """Makes bases; remembers for this process whether the registry answers and which Pythons there are."""
+
+    def __init__(self, cache: Path, environ: dict[str, str] | None = None, *, registry: bool = True) -> None:
+        """`cache`: where made bases are kept. `registry`: whether to try one at all."""
+        self._cache = cache / "bases"
+        self._environ = dict(os.environ) if environ is None else environ
+        self._registry: bool | None = None if registry else False
+        self._interpreters: list[Interpreter] | None = None
+
+    async def debian_slim(self, version: str, log: BuildLog) -> Base:
+        """Prepare the base for a Python version (X.Y or X.Y.Z).
+
+        Raises:
+            InvalidError: there is no such Python to be had here; names those that are.
+            RuntimeFailure: the machine failed.
+        """
+        series = ".".join(version.split(".")[:2])
+        if series not in SUPPORTED:
+            raise InvalidError(f"Python {version} is not supported; use one of {', '.join(SUPPORTED)}.")
+        if await self._registry_answers():
+            reference = f"{REGISTRY}:{version}-slim-{SUITE}"
+            log.write(f"Base: {reference}\n")
+            recipe = Recipe(f"FROM {reference}\nRUN python --version && pip --version\n", ("python --version",))
+            return Base(recipe, self._empty_context(), reference)
+        interpreter = await self._interpreter(version)
+        rootfs = await self._rootfs(log)
+        python = await self._python(interpreter, rootfs, log)
+        source = f"Debian {SUITE} (mmdebstrap), Python {interpreter.version} of this machine ({interpreter.origin})"
+        log.write(f"Base: {source}\n")
+        return Base(_local_recipe(rootfs.name, python.name), self._cache, source)
+
+    async def _registry_answers(self) -> bool:
+        if self._registry is None:
+            self._registry = await asyncio.to_thread(_answers, _REGISTRY_API)
+        return self._registry
+
+    async def _interpreter(self, version: str) -> Interpreter:
+        if self._interpreters is None:
+            self._interpreters = await asyncio.to_thread(python_source.find_interpreters, self._environ)
+        for interpreter in self._interpreters:
+            if interpreter.answers(version):
+                return interpreter
+        series = {found.series for found in self._interpreters} & set(SUPPORTED)
+        there = ", ".join(sorted(series, key=lambda text: int(text.split(".")[1]))) or "none"
+        raise InvalidError(
+            f"Python {version} is not available on this machine, and no image registry can be reached. "
+            f"Available: {there}. Install another with: uv python install {version}"
+        )
+
+    async def _rootfs(self, log: BuildLog) -> Path:
+        target = self._cache / f"debian-{SUITE}-{_FORMAT}.tar"
+        async with self._made_once(target, log) as temporary:
+            if temporary is not None:
+                await _mmdebstrap(temporary, log)
+        return target
+
+    async def _python(self, interpreter: Interpreter, rootfs: Path, log: BuildLog) -> Path:
+        identity = f"{interpreter.path} {interpreter.path.stat().st_mtime_ns}"
+        digest = hashlib.sha256(identity.encode()).hexdigest()[:12]
+        target = self._cache / f"python-{interpreter.version}-{digest}-{_FORMAT}.tar"
+        async with self._made_once(target, log) as temporary:
+            if temporary is not None:
+                log.write(f"Copying Python {interpreter.version} from {interpreter.prefix}\n")
+                await asyncio.to_thread(_pack, interpreter, rootfs, temporary)
+        return target
+
+    @contextlib.asynccontextmanager
+    async def _made_once(self, target: Path, log: BuildLog) -> AsyncIterator[Path | None]:
+        """Give a path to write `target` to, or None when it is there. Others on this machine wait meanwhile."""
+        if target.exists():
+            yield None
+            return
+        self._cache.mkdir(parents=True, exist_ok=True)
+        with open(self._cache / f".{target.name}.lock", "w") as lock:
+            await _lock(lock.fileno(), log)
+            if target.exists():
+                yield None
+                return
+            prefix = f".making-{target.name}-"
+            for abandoned in self._cache.glob(prefix + "*"):  # its maker is dead: we have the lock
+                shutil.rmtree(abandoned, ignore_errors=True)
+            with tempfile.TemporaryDirectory(prefix=prefix, dir=self._cache) as directory:
+                Path(directory).chmod(0o755)  # apt downloads as a user of its own
+                temporary = Path(directory) / target.name
+                yield temporary
+                _publish(temporary, target)
+
+    def _empty_context(self) -> Path:
+        path = self._cache / "empty"
+        path.mkdir(parents=True, exist_ok=True)
+        return path
+
+
+def _local_recipe(rootfs: str, python: str) -> Recipe:
+    text = (
+        f"FROM scratch\nADD {rootfs} {python} /\n"
+        "ENV PATH=/usr/local/bin:/usr/local/sbin:/usr/sbin:/usr/bin:/sbin:/bin LANG=C.UTF-8\n"
+        'CMD ["python3"]\n'
+        "RUN ldconfig && python -c 'import ssl, sqlite3, ctypes, zlib, bz2, lzma' && "
+        "python --version && pip --version\n"
+    )
+    return Recipe(text, ("Debian and Python", "environment", "command", "python --version"))
+
+
+async def _lock(descriptor: int, log: BuildLog) -> None:
+    """Take a file lock without blocking the loop; it is dropped when the file is closed or the process dies."""
+    waiting = False
+    while True:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return
+        except BlockingIOError:
+            if not waiting:
+                log.write("Waiting for another server on this machine that makes the same base\n")
+            waiting = True
+            await asyncio.sleep(0.2)
+
+
+def _publish(temporary: Path, target: Path) -> None:
+    with open(temporary, "rb") as file:
+        os.fsync(file.fileno())
+    temporary.replace(target)
+
+
+async def _mmdebstrap(target: Path, log: BuildLog) -> None:
+    if shutil.which("mmdebstrap") is None:
+        raise MissingTool("mmdebstrap", "mmdebstrap", "make Debian images without an image registry")
+    started = time.monotonic()
+    log.write(f"Making a Debian {SUITE} base from the host's mirror; this happens once and takes about a minute\n")
+    main, security = host_mirror(_read_sources(Path("/etc/apt")))
+    command = ["setpriv", "--pdeathsig", "KILL", "unshare", "--mount", "--pid", "--fork", "--kill-child"]
+    command += ["--mount-proc", "mmdebstrap", "--variant=minbase", "--mode=root", "--format=tar"]
+    command += [f"--include={_INCLUDE}", '--aptopt=Acquire::Languages "none"']
+    for pattern in ("/usr/share/man/*", "/usr/share/locale/*", "/usr/share/doc/*"):
+        command += [f"--dpkgopt=path-exclude={pattern}"]
+    command += ["--dpkgopt=path-include=/usr/share/doc/*/copyright", SUITE, str(target)]
+    command += [f"deb {main} {SUITE} main", f"deb {main} {SUITE}-updates main", f"deb {security} {SUITE}-security main"]
+    environment = {**os.environ, "TMPDIR": str(target.parent)}
+    try:
+        await run_command(command, environment, log.write)
+    except CommandFailed as failure:
+        raise RuntimeFailure(f"mmdebstrap could not make a Debian base: {failure.output.strip()[-2000:]}") from None
+    log.write(f"Made the Debian base in {time.monotonic() - started:.0f} s\n")
+
+
+def host_mirror(sources: str) -> tuple[str, str]:
+    """The archive and security archive that apt sources name; Debian's own where they name none."""
+    main, security = _DEFAULT_MIRROR
+    found_main = found_security = ""
+    for line in sources.splitlines():
+        words = line.split()
+        if not words or words[0] not in ("deb", "URIs:"):
+            continue
+        urls = [word.rstrip("/") for word in words[1:] if "://" in word]
+        for url in urls:
+            if url.endswith("/debian-security"):
+                found_security = found_security or url
+            elif url.endswith("/debian"):
+                found_main = found_main or url
+    return found_main or main, found_security or security
+
+
+def _read_sources(apt: Path) -> str:
+    paths = [
+        apt / "sources.list",
+        *sorted(apt.glob("sources.list.d/*.list")),
+        *sorted(apt.glob("sources.list.d/*.sources")),
+    ]
+    return "\n".join(path.read_text(errors="replace") for path in paths if path.is_file())
+
+
+def _pack(interpreter: Interpreter, rootfs: Path, temporary: Path) -> None:
+    libraries = _library_names(rootfs)
+    with tempfile.TemporaryDirectory(prefix=".stage-", dir=temporary.parent) as stage:
+        try:
+            python_source.pack(interpreter, libraries, Path(stage), temporary)
+        except OSError as error:
+            raise DiskFull(f"The base could not be written: {error}.") from error
+
+
+def _library_names(rootfs: Path) -> set[str]:
+    with tarfile.open(rootfs) as tar:
+        return {Path(name).name for name in tar.getnames() if ".so" in name and name.startswith(_LIBRARY_DIRS)}
+
+
+def _answers(url: str) -> bool:
+    """Whether a registry is there: an answer that asks for credentials is one."""
+    try:
+        with urllib.request.urlopen(url, timeout=3):
+            return True
+    except urllib.error.HTTPError as error:
+        return error.code in (200, 401)
+    except (OSError, socket.timeout, ssl.SSLError, ValueError):
+        return False

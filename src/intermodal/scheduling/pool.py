@@ -108,7 +108,8 @@ class Pool:
         self.share = 0.0  #: its containers' part of all nodes
         self.run_seconds: float | None = None
         self.start_seconds: float | None = None
-        self.ahead = 0
+        self.ahead = 0  #: inputs that a container is given beyond its slots
+        self.is_ahead = False  #: some were, since this was last looked at
         self.deficit = 0  #: containers to be started
         self.blocked_at = -1  #: the placement's version at which nothing fitted
         self.shortage: tuple[str, ...] = ()  #: what was short then, if that was reported
@@ -162,6 +163,8 @@ class Pool:
             running.update(dict.fromkeys(taken, call))
             pushed = pushed + taken if pushed else taken
         container.budget -= len(pushed)
+        if len(running) > self.slots:
+            self.is_ahead = True
         out.append(PushInputs(container.container_id, pushed))
 
     def finished(self, container: Container, input_ids: Sequence[str], seconds: float, now: float) -> None:

@@ -85,8 +85,10 @@ class Scheduler:
             return
         if was_empty:
             pool.feed(self._now, self._out)
-        if pool.queue.size or len(pool.starting) or not pool.ready:
+        if pool.queue.size or pool.starting or not pool.ready:
             self._rescale(pool)
+        elif pool.is_ahead:
+            self._watch_ahead(pool)
 
     def _inputs_finished(self, event: events.InputsFinished) -> None:
         container = self._containers.get(event.container_id)
@@ -125,10 +127,17 @@ class Scheduler:
             return
         if pool.queue.size:
             pool.push(container, math.ceil(pool.queue.size / len(pool.ready)), now, out)
+            if pool.is_ahead:
+                self._watch_ahead(pool)
         if not container.running:
             self._rest(container)
         if pool.queue.size and now - pool.scaled_at >= RESCALE_SECONDS:
             self._rescale(pool)
+
+    def _watch_ahead(self, pool: Pool) -> None:
+        """Look again soon: what lies ahead in a container may turn out to wait behind something long."""
+        pool.is_ahead = False
+        self._wake(pool, self._now + RECHECK_SECONDS)
 
     def _rest(self, container: Container) -> None:
         """A ready container has nothing to do."""

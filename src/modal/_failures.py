@@ -1,15 +1,17 @@
 """Exceptions as payloads: the tree of an exception, its causes, contexts and group members, with their tracebacks.
 
-The tree is pickled from plain values only and read by an unpickler that knows no classes, so bytes of any origin can be looked at.
-Each exception in it travels in one of three ways, decided where it was raised by trying:
+The tree is pickled from plain values only and read by an unpickler that knows no classes, so bytes of any origin can be
+looked at. Each exception in it travels in one of these ways, decided where it was raised by trying:
 
     pickle   the exception's own pickle; it came back whole when tried
-    parts    class, args and attributes, put together again without calling `__init__` (whose signature may not take args)
+    parts    class, args and attributes, put together again without `__init__`, whose signature may not take args
+    group    as parts, for an exception group, whose members are exceptions of the tree
     text     neither works: type name and message
 """
 
 from __future__ import annotations
 
+import builtins
 import io
 import pickle
 import sys
@@ -24,6 +26,7 @@ if TYPE_CHECKING:
 _FORMAT = 1
 _NODE_LIMIT = 1000
 _TEXT_LIMIT = 100_000
+_GROUP: Any = getattr(builtins, "BaseExceptionGroup", None)  # from Python 3.11 on
 
 
 def dump(exc: BaseException) -> bytes:
@@ -79,9 +82,7 @@ def _relatives(exc: BaseException) -> list[BaseException]:
 
 
 def _members(exc: BaseException) -> tuple[BaseException, ...]:
-    if sys.version_info >= (3, 11) and isinstance(exc, BaseExceptionGroup):
-        return tuple(exc.exceptions)
-    return ()
+    return tuple(exc.exceptions) if _GROUP is not None and isinstance(exc, _GROUP) else ()
 
 
 def _describe(node: dict[str, Any], exc: BaseException, numbers: dict[int, int]) -> None:

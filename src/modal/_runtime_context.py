@@ -1,7 +1,7 @@
 """Where this code runs: in the user's process or in a container, and there for which input.
 
-The runtime inside a container fills this in (`enter_container`, `enter_input`); everybody else only reads it. It imports
-almost nothing, since every container pays for it.
+The runtime inside a container fills this in (`enter_container`, `enter_input`); everybody else only reads it. It
+imports almost nothing, since every container pays for it.
 """
 
 from __future__ import annotations

@@ -1,13 +1,14 @@
 """Objects to bytes and back, between processes that know the user's script under different names.
 
-A payload is ``u8 kind | u8 major | u8 minor | pickle``: the version is that of the Python which pickled, so that an error can
-name both. The standard pickler is tried first; cloudpickle, which pickles functions and classes by value, is imported
-only for what the former refuses.
+A payload is ``u8 kind | u8 major | u8 minor | pickle``: the version is that of the Python which pickled, so that an
+error can name both. The standard pickler is tried first; cloudpickle, which pickles functions and classes by value, is
+imported only for what the former refuses. Buffers (numpy arrays) stay in the pickle: that is one copy on each side,
+and the receiver's arrays are writable.
 
-Names. A script run as ``python app.py`` is ``__main__`` to its own process and ``app`` to a container. A container puts the
-script into `sys.modules` under both names, so there either resolves. The user's process must not import the script a
-second time, so here `_Unpickler` resolves ``app`` to the running ``__main__``. Where ``__main__`` is no file (a notebook, the
-REPL) its classes have no name on the other side, and travel by value.
+Names. A script run as ``python app.py`` is ``__main__`` to its own process and ``app`` to a container. A container puts
+the script into `sys.modules` under both names, so there either resolves. The user's process must not import the script
+a second time, so here `_Unpickler` resolves ``app`` to the running ``__main__``. Where ``__main__`` is no file (a
+notebook, the REPL) its classes have no name on the other side, and travel by value.
 """
 
 from __future__ import annotations
@@ -25,14 +26,13 @@ if TYPE_CHECKING:
 
 __all__ = ["deserialize", "deserialize_failure", "serialize", "serialize_failure", "serialize_function"]
 
-_PROTOCOL = 5  # every Python from 3.8 on; buffers (numpy arrays) are copied once on each side
+_PROTOCOL = 5  # every Python from 3.8 on
 _OBJECT = 1
 _FAILURE = 2
 _TAG_SIZE = 3
 _TAG = bytes((_OBJECT, sys.version_info[0], sys.version_info[1]))
 _FAILURE_TAG = bytes((_FAILURE, sys.version_info[0], sys.version_info[1]))
 _HERE = f"{sys.version_info[0]}.{sys.version_info[1]}"
-_SMALL = 64 * 1024
 
 _dumps = pickle.dumps
 _loads = pickle.loads
@@ -43,8 +43,8 @@ def serialize(obj: Any, *, main_by_value: bool = False) -> bytes:
 
     Args:
         obj: any object.
-        main_by_value: classes and functions of ``__main__`` travel by value. For a receiver that does not have the script:
-            a function that is serialized or that lives in another module.
+        main_by_value: classes and functions of ``__main__`` travel by value. For a receiver that does not have the
+            script: a function that is serialized or that lives in another module.
 
     Raises:
         SerializationError: `obj` cannot be pickled, or pickling it raised.
@@ -55,14 +55,7 @@ def serialize(obj: Any, *, main_by_value: bool = False) -> bytes:
         return _TAG + _dumps_by_value(obj, main_by_value, error)
     if (main_by_value or _main_is_nameless()) and b"__main__" in data:
         return _TAG + _dumps_by_value(obj, True, None)
-    if len(data) <= _SMALL:
-        return _TAG + data
-    return _join(data)
-
-
-def _join(data: bytes) -> bytes:
-    """`_TAG + data`, as a list so that the two large byte strings live side by side as briefly as possible."""
-    return b"".join((_TAG, data))
+    return _TAG + data
 
 
 def serialize_function(function: Callable[..., Any]) -> bytes:
@@ -75,7 +68,7 @@ def serialize_function(function: Callable[..., Any]) -> bytes:
     """
     module = sys.modules.get(getattr(function, "__module__", None) or "")
     try:
-        import cloudpickle
+        import cloudpickle  # type: ignore[import-untyped]
     except ImportError:
         raise _serialization_error(function, "the package 'cloudpickle' is not installed") from None
     by_value = module is not None and module.__name__ != "__main__" and _is_user_file(module)
@@ -111,7 +104,7 @@ def deserialize(data: Buffer) -> Any:
 
 
 def serialize_failure(exc: BaseException) -> bytes:
-    """Pickle an exception with its causes, notes, group members and tracebacks. Never raises for a strange exception."""
+    """Pickle an exception with its causes, notes, group members and tracebacks. Strange ones do not make it raise."""
     from . import _failures
 
     return _FAILURE_TAG + _failures.dump(exc)
@@ -120,7 +113,8 @@ def serialize_failure(exc: BaseException) -> bytes:
 def deserialize_failure(data: Buffer) -> BaseException:
     """Make the exception that `serialize_failure` described, remote frames attached.
 
-    An exception whose class cannot be had here becomes a RemoteError with its type name, message and the text of its traceback.
+    An exception whose class cannot be had here becomes a RemoteError with its type name and message; its attributes
+    `remote_type`, `remote_python` and `remote_traceback` hold the rest as text.
 
     Raises:
         DeserializationError: `data` is not such a payload.
@@ -231,7 +225,7 @@ def _why_not(error: Exception, major: int, minor: int) -> str:
     if there != _HERE:
         return (
             f"Data pickled by Python {there} cannot be unpickled by Python {_HERE}: {_reason(error)}. "
-            f"Use the same Python version on both sides, for example Image.debian_slim(python_version=...)."
+            f'Use one version on both sides, e.g. Image.debian_slim(python_version="{_HERE}").'
         )
     if isinstance(error, ModuleNotFoundError):
         return f"Data cannot be unpickled here since the module {error.name!r} is not installed here."

@@ -4,11 +4,13 @@
 program that prints tracebacks prints the remote frames after the local ones, with their source lines.
 """
 
+# pathlib would cost a good part of the time that a container takes to start
+# ruff: noqa: PTH100, PTH110, PTH120
 from __future__ import annotations
 
 import os
 import sys
-from types import FrameType, TracebackType
+from types import FrameType, FunctionType, TracebackType
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -27,8 +29,8 @@ def frames_of(traceback: Optional[TracebackType], origin: str = "") -> list[Remo
 
     Args:
         traceback: what to describe.
-        origin: where this process is, e.g. a container id; frames become ``<origin>:/path``. Frames that come from yet another
-            process keep theirs.
+        origin: where this process is, e.g. a container id; frames become ``<origin>:/path``. Frames that come from
+            yet another process keep theirs.
     """
     entries = []
     current = traceback
@@ -99,9 +101,8 @@ def _stub_frame(filename: str, line: int, name: str) -> FrameType:
     changes: dict[str, Any] = {"co_filename": filename, "co_name": name, "co_firstlineno": line}
     if sys.version_info >= (3, 11):
         changes["co_qualname"] = name
-    stub = type(_get_frame)(_get_frame.__code__.replace(**changes), {"sys": sys, "__name__": "<remote>"})
-    frame = stub()
-    assert isinstance(frame, FrameType)
+    stub = FunctionType(_get_frame.__code__.replace(**changes), {"sys": sys, "__name__": "<remote>"})
+    frame: FrameType = stub()
     return frame
 
 

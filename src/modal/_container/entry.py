@@ -1,9 +1,11 @@
 """The first program of a container: ``<python> …/sdk/modal/_container/entry.py``.
 
-It only puts `sys.path` in order. The script's own directory must not be on it (its modules would shadow the user's), the SDK
-comes first, and the bundled cloudpickle last, so that the image's own wins.
+It only puts `sys.path` in order. The script's own directory must not be on it (its modules would shadow the
+user's), the SDK comes first, and the bundled cloudpickle last, so that the image's own wins.
 """
 
+# pathlib would cost a good part of the time that a container takes to start
+# ruff: noqa: PTH100, PTH118, PTH120
 import os
 import sys
 

@@ -1,14 +1,17 @@
 """The shell of a sync function that runs one input at a time.
 
-User code runs in the main thread, so that signals, KeyboardInterrupt and C extensions work as everywhere. The main thread also
-reads the socket while it has nothing to run: the shortest way from a frame to user code has no thread switch in it.
+User code runs in the main thread, so that signals, KeyboardInterrupt and C extensions work as everywhere. The main
+thread also reads the socket while it has nothing to run: the shortest way from a frame to user code has no thread
+switch in it.
 
-While user code runs, somebody else must read (a Cancel, a Stop, the end of the agent) and watch its time: the watcher thread. It looks
-every few milliseconds whether the main thread is still in the same input, and if so takes over reading until it is not. When
-inputs have not come for a second it sleeps on a lock. So tiny inputs never pay for it, and long ones are watched.
+While user code runs, somebody else must read (a Cancel, a Stop, the end of the agent) and watch its time: the watcher
+thread. It looks every few milliseconds whether the main thread is still in the same input, and if so takes over reading
+until it is not. When inputs have not come for a second it sleeps on a lock. So tiny inputs never pay for it, and long
+ones are watched.
 
-An input is interrupted by a signal to the main thread whose handler raises; it does so only while `_active` is set, which is
-exactly while user code runs.
+An input is interrupted by a signal to the main thread whose handler raises; it does so only while `_active` is set,
+which is exactly while user code runs. Code that swallows the exception, or C code that never returns to Python, goes
+on: the agent kills the container when the input's time is well over.
 """
 
 from __future__ import annotations
@@ -17,13 +20,14 @@ import os
 import signal
 from _thread import allocate_lock, get_ident, start_new_thread
 from time import perf_counter, sleep
+from types import CoroutineType
 
 from modal._runtime_context import enter_input
 
 from .channel import Channel
 from .machine import Input
 from .shell import AGENT_GONE, Shell
-from .task import Task, interrupt_exception
+from .task import Task, interrupt_exception, run_coroutine
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -91,6 +95,7 @@ class MainThreadShell(Shell):
             with self.lock:
                 item = machine.take()
                 if item is not None:
+                    item.started = perf_counter()
                     self._serial += 1
                     self._current = item
                     if self._watcher_asleep:
@@ -136,12 +141,13 @@ class MainThreadShell(Shell):
 
     def _run_function(self, item: Input) -> Output:
         task = self.task
-        item.started = perf_counter()
         try:
             try:
                 self._begin(item)
                 args, kwargs = task.arguments(item)
                 value = task.function(*args, **kwargs)
+                if type(value) is CoroutineType:  # an async function behind a plain decorator
+                    value = run_coroutine(value)
                 if self.forked:
                     self.leave_if_forked()
                 payload, blob = task.value(value)
@@ -155,7 +161,6 @@ class MainThreadShell(Shell):
 
     def _run_generator(self, item: Input) -> Output:
         task = self.task
-        item.started = perf_counter()
         try:
             try:
                 self._begin(item)
@@ -263,14 +268,19 @@ class MainThreadShell(Shell):
             self.channel.wait_readable(min(left, _POLL_LIMIT))
         with self.lock:
             self._watcher_polls = False
-            if not self._busy:
+            if self._main_reads():
                 return
-            if item is not None and self._current is item:
-                if perf_counter() >= item.started + self.task.timeout and not item.interrupted:
-                    self.carry_out(self.machine.time_out(item))
+            if item is not None and self._current is item and self._is_late(item):
+                self.carry_out(self.machine.time_out(item))
             data = self.channel.receive_now()
             if data is not None:
                 self.feed(data)
+
+    def _main_reads(self) -> bool:
+        return not self._busy
+
+    def _is_late(self, item: Input) -> bool:
+        return perf_counter() >= item.started + self.task.timeout
 
 
 def _thrower(generator: Any, reason: str) -> Callable[[], Any]:

@@ -108,7 +108,7 @@ def is_async(function: Any) -> bool:
     """Whether calling `function` gives a coroutine or an async generator."""
     while hasattr(function, "func"):  # functools.partial
         function = function.func
-    code = getattr(function, "__code__", None) or getattr(getattr(type(function), "__call__", None), "__code__", None)
+    code = getattr(function, "__code__", None) or getattr(type(function).__call__, "__code__", None)
     return code is not None and bool(code.co_flags & (_CO_COROUTINE | _CO_ASYNC_GENERATOR))
 
 

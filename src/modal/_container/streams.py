@@ -18,7 +18,7 @@ def install() -> None:
         except OSError:
             continue  # started without that descriptor: leave what Python made of it
         stream = io.TextIOWrapper(raw, encoding="utf-8", errors="backslashreplace", newline="\n", write_through=True)
-        stream.mode = "w"
+        stream.mode = "w"  # type: ignore[misc]  # what sys.stdout has
         setattr(sys, name, stream)
         setattr(sys, f"__{name}__", stream)
     try:

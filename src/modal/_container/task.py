@@ -1,4 +1,4 @@
-"""What every shell does with an input besides running it: its arguments, its output, and the exceptions of an interrupt."""
+"""What every shell does with an input besides running it: arguments, output, and the exceptions of an interrupt."""
 
 from __future__ import annotations
 
@@ -99,6 +99,13 @@ class Task:
         from . import blobs
 
         return b"", blobs.store(payload)
+
+
+def run_coroutine(coroutine: Any) -> Any:
+    """Run what a sync function returned that turned out to be async, in an event loop of its own."""
+    import asyncio
+
+    return asyncio.run(coroutine)
 
 
 def interrupt_exception(reason: str) -> BaseException:

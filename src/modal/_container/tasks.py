@@ -32,6 +32,7 @@ class TasksShell(Shell):
         self._concurrency = concurrency
         self._loop = asyncio.new_event_loop()
         self._credit: dict[str, asyncio.Event] = {}
+        self._will_flush = False
 
     def run(self) -> NoReturn:
         asyncio.set_event_loop(self._loop)
@@ -84,14 +85,20 @@ class TasksShell(Shell):
         finally:
             timer.cancel()
         self.leave_if_forked()
+        self.outbox.add(record, payload)
+        if not self._will_flush:  # those that end in the same turn of the loop go in one frame
+            self._will_flush = True
+            self._loop.call_soon(self._flush)
+        with self.lock:
+            self.carry_out(self.machine.finish(item))
+        self._begin_more()
+
+    def _flush(self) -> None:
+        self._will_flush = False
         try:
-            self.outbox.add(record, payload)
             self.outbox.flush()
-            with self.lock:
-                self.carry_out(self.machine.finish(item))
         except OSError:
             os._exit(AGENT_GONE)
-        self._begin_more()
 
     async def _outcome(self, item: Input) -> Output:
         task = self.task

@@ -1,7 +1,7 @@
 """The shell of a sync function that runs several inputs side by side: a thread an input; the main thread reads.
 
-An interrupt is an asynchronous exception in the thread, which Python raises at its next bytecode: a thread inside a long call of C
-code goes on until that returns.
+An interrupt is an asynchronous exception in the thread, which Python raises at its next bytecode: a thread inside a
+long call of C code goes on until that returns.
 """
 
 from __future__ import annotations
@@ -10,13 +10,14 @@ import os
 import signal
 from threading import Condition, Thread, get_ident
 from time import perf_counter
+from types import CoroutineType
 
 from modal._runtime_context import enter_input
 
 from .machine import Input
 from .main_thread import MainThreadShell
 from .shell import AGENT_GONE, Shell
-from .task import TimeoutReached
+from .task import TimeoutReached, run_coroutine
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -31,7 +32,7 @@ class ThreadsShell(Shell):
         super().__init__(watched.channel, watched.task)
         self.machine = watched.machine  # may hold inputs already
         self.lock = watched.lock
-        self._changed = Condition(self.lock)  # type: ignore[arg-type]
+        self._changed = Condition(self.lock)
         self._concurrency = concurrency
         self._idle = 0
         self._threads = 0
@@ -67,7 +68,7 @@ class ThreadsShell(Shell):
     def _until_deadline(self) -> float | None:
         with self.lock:
             running = [item.started for item in self.machine.running.values() if not item.interrupted]
-        # Inputs that begin while this waits end later than any timeout from now, except when nothing ran: then look again soon.
+        # Inputs that begin while this waits time out later than those that run now.
         latest = 1.0 if not running else min(running) + self.task.timeout - perf_counter()
         return min(1.0, max(0.0, latest))
 
@@ -128,7 +129,8 @@ class ThreadsShell(Shell):
         task = self.task
         args, kwargs = task.arguments(item)
         if not task.is_generator:
-            return task.value(task.function(*args, **kwargs))
+            value = task.function(*args, **kwargs)
+            return task.value(run_coroutine(value) if type(value) is CoroutineType else value)
         for value in task.function(*args, **kwargs):
             payload, blob = task.value(value)
             self.outbox.yielded(item.input_id, payload, blob)

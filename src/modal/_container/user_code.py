@@ -3,6 +3,8 @@
 Every way in which that can fail becomes a `LoadError`, which carries what the caller of the function will see.
 """
 
+# pathlib would cost a good part of the time that a container takes to start
+# ruff: noqa: PTH120
 from __future__ import annotations
 
 import os
@@ -78,8 +80,8 @@ def _unpickle(source: dict[str, Any], body: memoryview) -> Callable[..., Any]:
         cause = error.__cause__ or error
         if there and there != here:
             message = (
-                f"The function was serialized by Python {there} but the image has Python {here}: with serialized=True both must be "
-                f'the same. Use Image.debian_slim(python_version="{there}").'
+                f"The function was serialized by Python {there} but the image has Python {here}: with serialized=True "
+                f'both must be the same. Use Image.debian_slim(python_version="{there}").'
             )
             raise LoadError("DeserializationError", message) from None
         _explain_missing_module(cause, source)
@@ -101,8 +103,8 @@ def _find(module: ModuleType, qualname: str) -> Callable[..., Any]:
             found = getattr(found, part)
         except AttributeError:
             message = (
-                f"The module {module.__name__} in the container has no {qualname!r}. Is it defined only under a condition, "
-                f"such as `if modal.is_local()`, or removed again?"
+                f"The module {module.__name__} in the container has no {qualname!r}. Is it defined only under a "
+                f"condition, such as `if modal.is_local()`, or removed again?"
             )
             raise LoadError("NotFoundError", message) from None
     return _raw(found, qualname)

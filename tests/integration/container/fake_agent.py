@@ -1,4 +1,4 @@
-"""An agent for tests: starts the real runner in a subprocess and speaks the protocol with it, checking every message."""
+"""An agent for tests: starts the real runner in a subprocess, speaks the protocol with it and checks every message."""
 
 from __future__ import annotations
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import struct
+from collections import deque
 from typing import Any, Optional
 
 from .endpoint import Endpoint
@@ -29,6 +30,7 @@ class StreamCarrier(asyncio.Protocol):
         self._endpoint = endpoint
         self._connection = endpoint.connection
         self._decoder = FrameDecoder()
+        self._backlog: deque[bytes | memoryview] = deque()
         self._transport: Any = None  # uvloop's transports do not derive from asyncio.Transport
         self._loop: Any = None
         self._receiving = False
@@ -45,21 +47,35 @@ class StreamCarrier(asyncio.Protocol):
         self._endpoint.attached(self)
 
     def data_received(self, data: bytes) -> None:
-        self._receiving = True
         try:
-            for frame in self._decoder.feed(data):
-                self.frame_received(frame)
+            self._backlog.extend(self._decoder.feed(data))
         except WireError as error:
             self._endpoint.broken(error)
+            return
+        self._work()
+        if self._decoder.error is not None and not self._closing:
+            self._endpoint.broken(self._decoder.error)
+
+    def frame_received(self, frame: bytes | memoryview) -> None:
+        """Take one frame, without its length, that someone else has read."""
+        self._backlog.append(frame)
+        self._work()
+
+    def _work(self) -> None:
+        """Handle the frames that have arrived, and send what comes of it together."""
+        backlog = self._backlog
+        self._receiving = True
+        try:
+            while backlog and not self._closing:
+                if self.congested and self._endpoint.waits_for_reader:
+                    break  # one block of small requests can ask for more than memory holds
+                self._endpoint.received(backlog.popleft())
+                if self._connection.queued > HIGH_WATER:
+                    self._flush()
         finally:
             self._receiving = False
         if self._connection.queued:
             self._flush()
-
-    def frame_received(self, frame: bytes | memoryview) -> None:
-        """Take one frame without its length; also the way in for a frame that someone else has read."""
-        if not self._closing:
-            self._endpoint.received(frame)
 
     def pause_writing(self) -> None:
         self.congested = True
@@ -71,6 +87,7 @@ class StreamCarrier(asyncio.Protocol):
         if self._endpoint.waits_for_reader and not self._closing:
             self._transport.resume_reading()
         self._endpoint.writable()
+        self._work()
 
     def eof_received(self) -> None:
         self._closing = True  # returning None makes the transport close

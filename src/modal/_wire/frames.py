@@ -116,7 +116,7 @@ class FrameDecoder:
         self._limit = limit
         self._kept = bytearray()  # the start of a frame whose end has not arrived
         self._needed = 0  # bytes of `_kept` from which on it is worth looking at again
-        self._broken: WireError | None = None  # why no more can be read
+        self.error: WireError | None = None  #: why nothing more can be read
 
     def feed(self, data: Buffer) -> list[memoryview]:
         """Take the next bytes of the stream and return the frames that they complete.
@@ -124,25 +124,28 @@ class FrameDecoder:
         Frames may be views into `data`, which must not be changed afterwards.
 
         Raises:
-            WireError: a length is impossible or over the limit.
+            WireError: a length is impossible or over the limit. Where `data` completes frames before that, they are
+                returned, `error` is set, and the next call raises.
         """
-        if self._broken:
-            raise self._broken
+        if self.error:
+            raise self.error
         if self._needed:
             self._kept += data
             if len(self._kept) < self._needed:
                 return []
             data, self._kept = self._kept, bytearray()
             self._needed = 0
-        frames = []
+        frames: list[memoryview] = []
         view = memoryview(data)
         position, end = 0, len(data)
         missing = _LENGTH.size
         while end - position >= _LENGTH.size:
             (length,) = _LENGTH.unpack_from(data, position)
             if not _SMALLEST <= length <= self._limit:
-                self._broken = _impossible(length, self._limit)
-                raise self._broken
+                self.error = _impossible(length, self._limit)
+                if not frames:
+                    raise self.error
+                return frames
             stop = position + _LENGTH.size + length
             if stop > end:
                 missing = _LENGTH.size + length

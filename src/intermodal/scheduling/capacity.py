@@ -13,7 +13,7 @@ from intermodal.machines.container import ContainerEvent, ContainerState
 
 from .fairness import comes_before
 from .instructions import FailInputs, Instruction, RecallInputs, ReportPending, StartContainer, StopContainer
-from .placement import Placement, Verdict
+from .placement import Fit, Placement, Verdict
 from .pool import Container, Pool
 
 STOP_GRACE = 30.0  #: seconds a container gets to run its exit hooks
@@ -39,7 +39,7 @@ class Capacity:
         if deficit > 0:
             pool.deficit = deficit
             self._hungry[pool.function_id] = pool
-        elif pool.deficit:
+        elif pool.deficit or pool.shortage:
             self._satisfied(pool, out)
 
     def settle(self, now: float, out: list[Instruction]) -> None:
@@ -95,17 +95,24 @@ class Capacity:
         if fit.verdict is Verdict.FITS:
             self._start(pool, fit.node_id, now, out)
             return
-        if fit.verdict is Verdict.PENDING and not pool.live:
-            self._report(pool, fit.short, fit.reason, out)
         if fit.verdict is Verdict.IMPOSSIBLE:
-            self._report(pool, fit.short, fit.reason, out)
-            refused = pool.queue.clear()
-            if refused:
-                reason = f"No container of {pool.name} can ever start here: it {fit.reason}."
-                out.append(FailInputs(pool.function_id, refused, reason))
+            self._refuse(pool, fit, out)
+            return
         pool.blocked_at = self.placement.version
         if fit.verdict is Verdict.PENDING:
+            if not pool.live:
+                self._report(pool, fit.short, fit.reason, out)
             self._make_room(pool, out)
+
+    def _refuse(self, pool: Pool, fit: Fit, out: list[Instruction]) -> None:
+        """No machine can ever run the pool's containers: fail what waits, and stop wanting any until asked again."""
+        refused = pool.queue.clear()
+        self._satisfied(pool, out)
+        if refused:
+            reason = f"No container of {pool.name} can ever start here: it {fit.reason}."
+            out.append(FailInputs(pool.function_id, refused, reason))
+        elif pool.scaling.min_containers:
+            self._report(pool, fit.short, fit.reason, out)
 
     def _start(self, pool: Pool, node_id: str, now: float, out: list[Instruction]) -> None:
         allocation = self.placement.take(pool.request, node_id)
@@ -137,12 +144,12 @@ class Capacity:
 
     def _make_room(self, pool: Pool, out: list[Instruction]) -> None:
         pool.making_room.intersection_update(self.containers)
-        if pool.making_room:
+        if pool.making_room or not pool.needs_containers:
             return
         idle = [c for c in self.containers.values() if c.container_id in c.pool.idle and c.pool is not pool]
         idle.sort(key=lambda c: c.idle_since)
         victims = self._enough(pool, idle)
-        if not victims:
+        if not victims and pool.queue.size:
             busy = [c for c in self.containers.values() if self._is_better_served(c, pool)]
             busy.sort(key=lambda c: (-self._app_shares[c.pool.app_id], -c.pool.share, len(c.running)))
             victims = self._enough(pool, busy)

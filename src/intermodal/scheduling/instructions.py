@@ -46,7 +46,11 @@ class CancelInputs:
 
 @dataclass(frozen=True, slots=True)
 class ReportPending:
-    """The function waits for a container that cannot be placed now. An empty `reason`: it no longer waits."""
+    """The function has no container and waits for one that cannot be placed now. An empty `reason`: it no longer waits.
+
+    Sent when that changes, or another resource is short. A function that runs, but could use more containers than
+    there is room for, does not wait.
+    """
 
     function_id: str
     reason: str

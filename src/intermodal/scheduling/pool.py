@@ -129,6 +129,13 @@ class Pool:
         """Containers that take inputs, now or soon."""
         return len(self.starting) + len(self.ready)
 
+    @property
+    def needs_containers(self) -> bool:
+        """Whether more of them would have something to do at once, or must be kept warm; else they are buffer."""
+        if self.queue.size or self.live < self.scaling.min_containers:
+            return True
+        return any(container.not_begun() for container in self.ready.values())
+
     # -- inputs ------------------------------------------------------------------------------------------------
 
     def feed(self, now: float, out: list[Instruction]) -> None:

@@ -1,7 +1,8 @@
 """A world with a virtual clock for the scheduler: containers that take time to start and to run inputs.
 
-It carries out every instruction as a node would, answers with events, and checks on the way what must always hold: inputs
-are neither lost nor run twice at a time, only ready containers are pushed to, no limit and no capacity is exceeded.
+It carries out every instruction as a node would, answers with events, and checks on the way what must always hold:
+inputs are neither lost nor run twice at a time, only ready containers are pushed to, no limit and no capacity is
+exceeded.
 """
 
 from __future__ import annotations
@@ -78,7 +79,7 @@ class Simulation:
         self.nodes[node_id] = ev.NodeJoined(node_id, cpu, memory, gpus)
         self.tell(self.nodes[node_id])
 
-    def function(  # noqa: PLR0913
+    def function(
         self,
         function_id: str = "fu",
         app_id: str = "ap",

@@ -11,7 +11,7 @@ _STEP = re.compile(r"(?:\[\d+/\d+\] )?STEP (\d+)/(\d+): ")
 _ERROR = re.compile(r'(?:time="[^"]*" level=\w+ msg=")?[Ee]rror: (?:error )?building at STEP "(?:[^"\\]|\\.)*": (.*)')
 #: Lines about buildah's own doings.
 _NOISE = re.compile(r"(--> (?:Using cache )?[0-9a-f]{11,64}|COMMIT \S+|Successfully tagged \S+|[0-9a-f]{64})\s*\Z")
-_RUN_STATUS = re.compile(r"(?:error )?while running runtime: exit status \d+")
+_RUN_STATUS = re.compile(r"(?:error )?while running runtime: exit status (\d+)")
 TAIL_LINES = 30
 _TAIL_CHARS = 8000
 
@@ -37,11 +37,11 @@ class StepLog:
         if _NOISE.match(line):
             return
         if error := _ERROR.match(line):
-            line = "" if _RUN_STATUS.match(error[1]) else error[1].rstrip('"\n') + "\n"
-        if line:
-            self.tail.append(line)
-            del self.tail[:-TAIL_LINES]
-            self._log.write(line)
+            status = _RUN_STATUS.match(error[1])
+            line = f"The step ended with exit status {status[1]}.\n" if status else error[1].rstrip('"\n') + "\n"
+        self.tail.append(line)
+        del self.tail[:-TAIL_LINES]
+        self._log.write(line)
 
     def _begin(self, number: int) -> None:
         position = number - 2  # FROM is the first

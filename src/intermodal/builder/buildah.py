@@ -82,6 +82,7 @@ class Buildah:
         """
         iid_file = workspace / "image-id"
         argv = ["bud", "--runtime", "runc", "--isolation", "oci", "--network", "host", "--layers"]
+        argv += ["--format", "docker"]  # the other format cannot keep SHELL and HEALTHCHECK
         argv += [] if bud.use_cache else ["--no-cache"]
         for volume in bud.volumes:
             argv += ["-v", volume]

@@ -58,7 +58,10 @@ class PoolUpdated:
 
 @dataclass(frozen=True, slots=True)
 class PoolRemoved:
-    """The function is gone: its containers are stopped, its inputs forgotten (the sender has ended them)."""
+    """The function is gone: its containers are stopped, its inputs forgotten (the sender has ended them).
+
+    Its id is not added again before the last of its containers has exited.
+    """
 
     function_id: str
     grace: float = 30.0  #: seconds its containers get to finish

@@ -65,6 +65,7 @@ class Simulation:
         self.most: Counter[str] = Counter()  #: most containers of a function at one time
         self.ran_on: dict[str, str] = {}
         self.recalls = 0
+        self.has_nested = False
         self.events = 0
         self.requeue = requeue
         self.queued_at: dict[str, float] = {}
@@ -106,6 +107,7 @@ class Simulation:
 
     def call(self, count: int, function_id: str = "fu", call_id: str = "fc", nested: bool = False) -> list[str]:
         """Queue `count` inputs in batches as a map sends them."""
+        self.has_nested |= nested
         first = len(self.queued_at)
         inputs = [f"in-{call_id}-{first + n}" for n in range(count)]
         for one in inputs:
@@ -172,7 +174,7 @@ class Simulation:
         node = self.nodes[node_id]
         here = [c for c in self.containers.values() if c.node_id == node_id and not c.is_gone]
         assert sum(c.function.resources.memory for c in here) <= node.memory
-        assert sum(c.function.resources.cpu for c in here) <= 2 * node.cpu
+        assert sum(c.function.resources.cpu for c in here) <= node.cpu * (2 if self.has_nested else 1)
 
     def _came_up(self, container: SimulatedContainer) -> None:
         if container.is_gone:

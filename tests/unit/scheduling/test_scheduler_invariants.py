@@ -124,7 +124,8 @@ class AnyOrder(RuleBasedStateMachine):
 
     @rule(function_id=st.sampled_from(sorted(FUNCTIONS)))
     def add_pool(self, function_id: str) -> None:
-        if function_id not in self.pools:
+        left_over = any(model.function_id == function_id for model in self.containers.values())
+        if function_id not in self.pools and not left_over:
             self.pools.add(function_id)
             app_id, resources, scaling, concurrency = FUNCTIONS[function_id]
             self.tell(ev.PoolAdded(function_id, app_id, function_id, resources, scaling, concurrency))

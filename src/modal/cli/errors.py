@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import difflib
-import os
 from collections.abc import Iterable
 from typing import NoReturn
 
@@ -40,8 +39,14 @@ def listing(names: Iterable[str], last: str = "or") -> str:
 
 
 def wants_traceback() -> bool:
-    """Whether the user asked for full tracebacks with ``MODAL_TRACEBACK``."""
-    return os.environ.get("MODAL_TRACEBACK", "").lower() not in ("", "0", "false", "no")
+    """Whether the user asked for full tracebacks, with ``MODAL_TRACEBACK`` or in the configuration file."""
+    from ..config import config
+    from ..exception import InvalidError
+
+    try:
+        return bool(config.get("traceback"))
+    except InvalidError:  # a broken configuration must not keep the error itself from being shown
+        return False
 
 
 def not_available(command: str) -> NoReturn:

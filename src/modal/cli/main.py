@@ -17,7 +17,7 @@ INTERRUPTED = 130  #: exit code after Ctrl-C, as shells have it
 _REAL = {
     "run": LazyCommand("Run a function or local entrypoint of an app.", "modal.cli.run", "run"),
     "config": LazyCommand("Show and change the configuration of this machine's client.", "modal.cli.config", "config"),
-    "profile": LazyCommand("Switch between profiles of the configuration.", "modal.cli.profile", "profile"),
+    "profile": LazyCommand("Switch between profiles of the configuration.", "modal.cli.profile", "profile_group"),
 }
 _LATER = {
     "deploy": "Deploy an app, so that it stays.",
@@ -95,6 +95,8 @@ def report(error: BaseException) -> int:
             click.echo(f"Error: {cause}", err=True)
         else:
             click.echo(format_user_traceback(cause), err=True, nl=False)
+            if not has_user_frames(cause):
+                click.echo("Set MODAL_TRACEBACK=1 to see where it comes from.", err=True)
         return 1
     if isinstance(error, click.ClickException):
         click.echo(f"Error: {error.format_message()}", err=True)

@@ -11,17 +11,17 @@ from .tables import print_table
 
 
 @click.group("profile", cls=LazyGroup)
-def profile() -> None:
+def profile_group() -> None:
     """Switch between profiles of the configuration."""
 
 
-@profile.command("current")
+@profile_group.command("current")
 def current() -> None:
     """Print the active profile."""
     click.echo(current_profile())
 
 
-@profile.command("list")
+@profile_group.command("list")
 @click.option("--json/--no-json", "as_json", default=False, help="Print JSON for programs instead of a table.")
 def list_profiles(as_json: bool) -> None:
     """List the profiles in the configuration file."""
@@ -33,13 +33,13 @@ def list_profiles(as_json: bool) -> None:
         print_table(["", "Profile"], [["*" if name == active else "", name] for name in names], False)
 
 
-@profile.command("activate")
-@click.argument("name", metavar="PROFILE")
-def activate(name: str) -> None:
+@profile_group.command("activate")
+@click.argument("profile")
+def activate(profile: str) -> None:
     """Make PROFILE the active one."""
     known = list(config_profiles())
-    if name not in known:
-        hint = near_matches(name, known) or "Store a token for it first."
-        raise CliError(f"There is no profile `{name}` in the configuration file. {hint}")
-    config_set_active_profile(name)
-    click.echo(f"The active profile is `{name}`.")
+    if profile not in known:
+        hint = near_matches(profile, known) or "Store a token for it first."
+        raise CliError(f"There is no profile `{profile}` in the configuration file. {hint}")
+    config_set_active_profile(profile)
+    click.echo(f"The active profile is `{profile}`.")

@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
+import os
 import traceback
 from pathlib import Path
 from types import TracebackType
 from typing import Optional
 
+import click
+
 #: Where the SDK's own frames come from: this process, and containers.
-_PACKAGE = str(Path(__file__).parent.parent) + "/"
-_OURS = (_PACKAGE, "/opt/intermodal/", "<frozen ")
-_PLUMBING = ("/asyncio/", "/concurrent/futures/", "/click/", "/contextlib.py", "/threading.py")
+_OURS = (str(Path(__file__).parent.parent) + os.sep, "/opt/intermodal/", "<frozen ")
+_LIBRARY = str(Path(os.__file__).parent) + os.sep
+#: What stands between our frames and the user's.
+_PLUMBING = (
+    *(_LIBRARY + name for name in ("asyncio/", "concurrent/futures/", "importlib/", "contextlib.py", "threading.py")),
+    str(Path(click.__file__).parent) + os.sep,
+)
 
 
 def is_ours(filename: str) -> bool:
@@ -19,7 +26,7 @@ def is_ours(filename: str) -> bool:
 
 
 def _is_noise(filename: str) -> bool:
-    return is_ours(filename) or any(part in filename for part in _PLUMBING)
+    return is_ours(filename) or filename.startswith(_PLUMBING)
 
 
 def has_user_frames(error: BaseException) -> bool:

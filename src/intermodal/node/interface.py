@@ -1,10 +1,9 @@
 """The seam between the server and a machine's agent.
 
 The server calls `Node`; the agent calls back `NodeListener`. Callbacks are plain functions on the event loop's thread
-and must not block. For one container they come in this order: `container_ready` or `container_start_failed` (neither
-when its process dies first), any number of `outputs`, `yielded`, `inputs_returned`, and last `container_exited`,
-exactly once for every `start` that returned; `logs` come at any time before `container_exited`, which comes after the
-last of them.
+and must not block. For one container they come in this order: `container_ready` or `container_start_failed`, any
+number of `outputs`, `yielded`, `inputs_returned`, and last `container_exited`, exactly once for every `start` that
+returned; `logs` come at any time before `container_exited`, which comes after the last of them.
 """
 
 from __future__ import annotations

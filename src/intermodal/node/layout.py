@@ -19,6 +19,9 @@ import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
+#: What names of containers' interfaces begin with, on the machine's side, for every agent. (A name has 15 characters.)
+INTERFACES = "imc"
+
 
 @dataclass(frozen=True)
 class NodeLayout:
@@ -68,7 +71,7 @@ class NodeLayout:
 
     @property
     def interface_prefix(self) -> str:
-        return f"im{self.key}"
+        return f"{INTERFACES}{self.key}"
 
 
 def data_key(data: Path) -> str:

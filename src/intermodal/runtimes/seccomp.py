@@ -7,6 +7,7 @@ needs (mounting, new namespaces, keyrings) is taken out, since it opens much of 
 
 from __future__ import annotations
 
+import errno
 import json
 import platform
 from collections.abc import Collection
@@ -41,7 +42,6 @@ _WITHHELD = frozenset(
     ]
 )
 _NAMESPACE_FLAGS = 0x7E020000  # every CLONE_NEW* but CLONE_NEWTIME, which clone(2) cannot take
-_ENOSYS = 38
 _ARCHITECTURES = {"x86_64": ("amd64", "SCMP_ARCH_X86_64"), "aarch64": ("arm64", "SCMP_ARCH_AARCH64")}
 
 
@@ -66,10 +66,12 @@ def translate(profile: dict[str, Any], capabilities: Collection[str], machine: s
         if entry["architecture"] == architecture:
             architectures += entry.get("subArchitectures") or []
     rules = [rule for entry in profile["syscalls"] if (rule := _rule(entry, capabilities, short_name))]
+    refused = sorted(_WITHHELD - {"clone", "clone3"})
+    rules.append({"names": refused, "action": "SCMP_ACT_ERRNO", "errnoRet": errno.EPERM})
     namespaceless = {"index": 0, "value": _NAMESPACE_FLAGS, "valueTwo": 0, "op": "SCMP_CMP_MASKED_EQ"}
     rules.append({"names": ["clone"], "action": "SCMP_ACT_ALLOW", "args": [namespaceless]})
     # The flags of clone3 are behind a pointer, where a filter cannot look; libc falls back to clone on ENOSYS.
-    rules.append({"names": ["clone3"], "action": "SCMP_ACT_ERRNO", "errnoRet": _ENOSYS})
+    rules.append({"names": ["clone3"], "action": "SCMP_ACT_ERRNO", "errnoRet": errno.ENOSYS})
     translated = {"defaultAction": profile["defaultAction"], "architectures": architectures, "syscalls": rules}
     if "defaultErrnoRet" in profile:
         translated["defaultErrnoRet"] = profile["defaultErrnoRet"]

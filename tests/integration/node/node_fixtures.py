@@ -1,20 +1,27 @@
-"""What tests of the agent share: a root file system from this machine's own files, a scripted runner, a listener that records."""
+"""What tests of the agent share: a root file system of this machine's files, scripted runners, a recording listener."""
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import json
 import os
 import shutil
+import socket
 import subprocess
 import sys
 import textwrap
 import time
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from intermodal.model.container import BuiltImage, ContainerExit, ContainerSpec
+from intermodal.node.agent import Agent
+from intermodal.node.composition import NodeSettings, isolated_agent
+from intermodal.node.layout import node_layout
+from intermodal.node.mount_table import mounts_below
 from intermodal.node.runtime_copy import RuntimeCopy
 from modal._wire.messages.app import LogStream
 from modal._wire.messages.common import ErrorInfo
@@ -22,7 +29,6 @@ from modal._wire.messages.function import Concurrency, Resources, Source, Source
 from modal._wire.messages.runner import Outputs, RunInput, RunInputs, Start, Yielded
 
 PYTHON = f"/usr/bin/python{sys.version_info.major}.{sys.version_info.minor}"
-WIRE = Path(__file__).parents[3] / "src" / "modal" / "_wire"
 
 #: The part of a test's runner that all share: the protocol, with plain sockets. `script` follows it.
 PREAMBLE = """
@@ -53,9 +59,11 @@ def ready():
     start = hello()
     say({"t": "Ready"})
     return start
+def output(header, body):
+    input_id = header["inputs"][0]["input_id"]
+    say({"t": "Outputs", "outputs": [{"input_id": input_id, "status": "success", "size": len(body)}]}, body)
 def answer(body):
-    header, _ = hear()
-    say({"t": "Outputs", "outputs": [{"input_id": header["inputs"][0]["input_id"], "status": "success", "size": len(body)}]}, body)
+    output(hear()[0], body)
 def report(value):
     answer(json.dumps(value).encode())
 """
@@ -66,14 +74,14 @@ while True:
     header, body = hear()
     if header["t"] == "Stop":
         break
-    say({"t": "Outputs", "outputs": [{"input_id": header["inputs"][0]["input_id"], "status": "success", "size": len(body)}]}, body)
+    output(header, body)
 """
 
 
 def make_layer(target: Path) -> None:
     """Fill `target` with hard links to this machine's Python, C library and a few programs."""
     libraries = Path("/usr/lib/x86_64-linux-gnu")
-    for directory in ("usr/bin", f"usr{os.sep}lib/x86_64-linux-gnu", "usr/lib64", "etc", "tmp", "root", "opt", "var"):
+    for directory in ("usr/bin", "usr/lib/x86_64-linux-gnu", "usr/lib64", "etc", "tmp", "root", "opt", "var"):
         (target / directory).mkdir(parents=True, exist_ok=True)
     (target / "tmp").chmod(0o1777)
     for name in ("bin", "lib", "lib64"):
@@ -184,3 +192,70 @@ async def until(condition: Callable[[], Any], timeout: float = 15.0) -> None:
     while not condition():
         assert time.monotonic() < deadline, "timed out waiting"
         await asyncio.sleep(0.003)
+
+
+@dataclass
+class Site:
+    """An agent under test, with all that surrounds it."""
+
+    agent: Agent
+    recorder: Recorder
+    copies: ScriptedCopies
+    image: BuiltImage
+    data: Path
+    started: int = 0
+
+    async def start(self, script: str = "", **changes: Any) -> str:
+        """Start a container that runs `script`; return its id."""
+        if script:
+            self.copies.script(script)
+        self.started += 1
+        name = f"ta-{self.started}"
+        await self.agent.start(make_spec(changes.pop("image", self.image), name, **changes))
+        return name
+
+    async def ask(self, name: str, body: bytes = b"") -> Any:
+        """Push an input to a container once it is ready, and return what it reports (JSON)."""
+        await until(lambda: name in self.recorder.ready or name in self.recorder.exits)
+        assert name in self.recorder.ready, (self.recorder.exits[name], self.recorder.text)
+        before = len(self.recorder.answers)
+        self.agent.push(name, one_input("in-1", body), body)
+        await until(lambda: len(self.recorder.answers) > before or name in self.recorder.exits)
+        assert len(self.recorder.answers) > before, (self.recorder.exits[name], self.recorder.text)
+        return json.loads(self.recorder.answers[-1][2])
+
+    async def exit_of(self, name: str) -> ContainerExit:
+        await until(lambda: name in self.recorder.exits)
+        return self.recorder.exits[name]
+
+
+def leftovers(data: Path) -> list[str]:
+    """What an agent of this data directory has left on the machine."""
+    layout = node_layout(data)
+    found = [str(point) for top in (layout.run, layout.scratch) for point in mounts_below(top)]
+    found += [name for _, name in socket.if_nameindex() if name.startswith(layout.interface_prefix)]
+    found += [str(path) for path in Path("/sys/fs/cgroup").glob(f"**/intermodal/{layout.key}")]
+    tables = subprocess.run(["nft", "list", "tables"], capture_output=True, text=True, check=True).stdout
+    found += [line for line in tables.splitlines() if layout.key in line]
+    found += [str(path) for path in (layout.run,) if path.exists()]
+    loops = subprocess.run(["losetup", "--list", "--noheadings"], capture_output=True, text=True, check=True).stdout
+    found += [line for line in loops.splitlines() if str(data) in line]
+    return found
+
+
+@contextlib.asynccontextmanager
+async def open_site(data: Path, home: Path, api: Any = None, **settings: Any) -> AsyncIterator[Site]:
+    """An open agent over `data`, where `storage/base` is a root file system; `home` is reachable for everyone."""
+    recorder, copies = Recorder(), ScriptedCopies(home)
+    blobs = data / "blobs"
+    agent = isolated_agent(
+        NodeSettings(data, **settings), lambda digest: blobs / digest, recorder, api or NoApi(), copies
+    )
+    layer = data / "storage" / "base"
+    image = BuiltImage("im-1", (layer,), python=PYTHON, python_version=PYTHON.rpartition("python")[2])
+    await agent.open()
+    try:
+        yield Site(agent, recorder, copies, image, data)
+    finally:
+        await agent.close()
+        await until(lambda: not leftovers(data), 5)

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from ipaddress import IPv4Network
 from pathlib import Path
 
+from intermodal.node.layout import INTERFACES
 from intermodal.runtimes.errors import MissingTool, RuntimeFailure
 
 _FORWARDING = Path("/proc/sys/net/ipv4/ip_forward")
@@ -69,7 +70,7 @@ table inet {table} {{
     type filter hook forward priority filter; policy accept;
     iifname {ours} ip saddr != {network} drop
     iifname {ours} meta nfproto ipv6 drop
-    iifname {ours} oifname "im*" drop
+    iifname {ours} oifname "{INTERFACES}*" drop
     iifname {ours} ip daddr 169.254.0.0/16 drop
     oifname {ours} ct state established,related accept
     oifname {ours} drop

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Sequence
-from typing import Optional, Union
+from typing import Optional, Union, cast
 
 from .exception import DeprecationError, InvalidError
 
@@ -146,5 +146,5 @@ def parse_gpu_config(value: GPU_T) -> Optional[_GPUConfig]:
 
 def gpu_requests(value: Union[GPU_T, Sequence[GPU_T]]) -> list[str]:
     """The alternatives of a `gpu` parameter, in order of preference, as `Resources.gpu` carries them."""
-    values: Sequence[GPU_T] = value if isinstance(value, (list, tuple)) else [value]
+    values = cast("Sequence[GPU_T]", value if isinstance(value, (list, tuple)) else [value])
     return [str(config) for config in (parse_gpu_config(item) for item in values) if config is not None]

@@ -95,6 +95,16 @@ class Image(ImageFiles, ImagePip, ImageSteps, ImageLater, Object):
         """The files to place at container start. Looks at the disk; raises InvalidError or ModuleNotMountable."""
         return Several(self._sources).collect()
 
+    async def _hydrate(self, client: Optional[Client]) -> None:
+        from .client import default_client
+        from .resolver import Resolver
+
+        resolver = Resolver(await (client or default_client())._rpc())
+        try:
+            await resolver.load(self)
+        finally:
+            await resolver.close()
+
     async def _load(self, resolver: Resolver) -> str:
         from ..config import config
 

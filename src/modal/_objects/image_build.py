@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Optional
+from typing import TYPE_CHECKING, Optional
 
 from .._output import Step, output
-from .._upload import Client
 from .._wire.messages.image import IMAGE_BUILD, ImageInfo, ImageSpec
 from ..exception import ConnectionError, RemoteError
+
+if TYPE_CHECKING:
+    from .._upload import Client
 
 _ATTEMPTS = 3
 

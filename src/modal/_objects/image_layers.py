@@ -13,13 +13,13 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Callable, Optional, Union
 
 from .._local_files import LocalFile, relative_path
-from .._upload import Client, upload_files
 from .._wire.messages.common import FileEntry
 from .._wire.messages.image import ImageLayer, ImageSpec, LayerKind, PipInstall
 from ..exception import InvalidError
 from .file_sources import FileSource
 
 if TYPE_CHECKING:
+    from .._upload import Client
     from .secret import Secret
 
 #: A spec with more context files than this does not fit into one request.
@@ -59,11 +59,15 @@ async def to_spec(
     Raises:
         InvalidError: a local file is missing, unreadable or changing, or there are too many.
     """
-    contexts = [[] if layer.context is None else _context_files(layer.context) for layer in layers]
+    from asyncio import to_thread  # not what `import modal` should cost
+
+    from .._upload import upload_files
+
+    contexts = [[] if layer.context is None else await to_thread(_context_files, layer.context) for layer in layers]
     count = sum(map(len, contexts))
     if count > MAX_CONTEXT_FILES:
         raise InvalidError(
-            f"The image copies {count:,} local files, more than the limit of {MAX_CONTEXT_FILES:,}; leave some out with "
+            f"The image copies {count:,} local files; the limit is {MAX_CONTEXT_FILES:,}. Leave some out with "
             "ignore=, pack them into an archive, or add them without copy=True."
         )
     entries = [await upload_files(client, files) if files else [] for files in contexts]
@@ -90,9 +94,7 @@ async def _wire_layer(
 def _context_files(source: FileSource) -> list[LocalFile]:
     files = source.collect()
     if not files:
-        raise InvalidError(
-            "There is nothing to copy into the image: the directory is empty, or ignore= leaves all out."
-        )
+        raise InvalidError("There is no file to copy into the image, or ignore= leaves all out.")
     for file in files:
         relative_path(file.remote_path, what="A build context path")
     return files

@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Callable, Optional, Union
 
 from .._local_files import LocalFile, remote_path
 from .._local_modules import ROOT_DIR
-from .._upload import Client, upload_files
 from .._wire.codec import encode
 from .._wire.messages.common import FileEntry
 from .._wire.messages.mount import MOUNT_CREATE, MountCreate
@@ -20,6 +19,7 @@ from .file_sources import DirectoryAt, FileAt, FileSource, Predicate, PythonSour
 from .object import Object
 
 if TYPE_CHECKING:
+    from .._upload import Client
     from .resolver import Resolver
 
 _REQUEST_BYTES = 512 * 1024  #: of one request's header, whose limit is 1 MiB
@@ -121,7 +121,9 @@ class Mount(Object):
 
     async def _load(self, resolver: Resolver) -> str:
         """The id of the first of the server's mounts that hold the files; a function takes all (`create_mounts`)."""
-        ids = await create_mounts(resolver.client, self._mount_files())
+        from asyncio import to_thread
+
+        ids = await create_mounts(resolver.client, await to_thread(self._mount_files))
         return ids[0]
 
 
@@ -131,6 +133,8 @@ async def create_mounts(client: Client, files: Sequence[LocalFile]) -> list[str]
     Raises:
         InvalidError: if a file cannot be read or changes meanwhile.
     """
+    from .._upload import upload_files  # not what `import modal` should cost
+
     for file in files:
         remote_path(file.remote_path)
     ids: list[str] = []

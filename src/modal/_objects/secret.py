@@ -51,7 +51,7 @@ class Secret(Object):
         """
         from .._runtime_context import is_local
 
-        if isinstance(env_keys, str) or not all(isinstance(key, str) for key in env_keys):
+        if not isinstance(env_keys, (list, tuple)) or not all(isinstance(key, str) for key in env_keys):
             raise InvalidError(f"Secret.from_local_environ takes a list of names, not {env_keys!r}.")
         missing = [key for key in env_keys if key not in os.environ]
         if missing and is_local():
@@ -95,4 +95,4 @@ class Secret(Object):
     async def _load(self, resolver: Resolver) -> str:
         request = SecretCreate(resolver.app_id, self._env)
         reply, _ = await resolver.client.unary(SECRET_CREATE, request)
-        return reply.secret_id
+        return str(reply.secret_id)

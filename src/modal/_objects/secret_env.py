@@ -13,7 +13,7 @@ from ..exception import InvalidError, NotFoundError
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _LINE = re.compile(
     r"""\s*(?:export\s+)?(?P<name>[^\s=#'"]+)\s*
-        (?:=[ \t]*(?:'(?P<single>(?:\\'|[^'])*)'|"(?P<double>(?:\\.|[^"\\])*)"|(?P<bare>[^\r\n]*)))?
+        (?:=[ \t]*(?:'(?P<single>(?:\\'|[^'])*)'|"(?P<double>(?:\\.|[^"\\])*)"|(?P<bare>(?!['"])[^\r\n]*)))?
         [ \t]*(?P<rest>[^\r\n]*)(?:\r?\n|\Z)""",
     re.VERBOSE | re.DOTALL,
 )

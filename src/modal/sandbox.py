@@ -1,0 +1,7 @@
+"""Containers that run any command."""
+
+from __future__ import annotations
+
+from ._objects.sandbox import Sandbox
+
+__all__ = ["Sandbox"]

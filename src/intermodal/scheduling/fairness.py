@@ -128,9 +128,10 @@ class FairQueue:
     def take(self, count: int) -> Iterator[tuple[CallQueue, list[str]]]:
         """Remove up to `count` inputs, in turns; yields each call with what was taken of it."""
         turns = self._turns
+        helping = max(1, count // len(turns)) if turns else 0
         while count > 0 and turns:
             call = turns[0]
-            taken = call.take(max(1, count // len(turns)))
+            taken = call.take(min(helping, count))
             if call.size:
                 turns.rotate(-1)
             else:

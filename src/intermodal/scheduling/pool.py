@@ -12,7 +12,7 @@ from collections.abc import Iterable, Sequence
 from intermodal.machines.container import ContainerEvent, ContainerState, container_machine
 from modal._wire.messages.function import Concurrency, Scaling
 
-from .autoscaler import Load
+from .autoscaler import Load, blocked_after
 from .events import PoolAdded
 from .fairness import CallQueue, FairQueue
 from .instructions import Instruction, PushInputs
@@ -247,15 +247,26 @@ class Pool:
 
     def load(self, now: float, cores: int) -> Load:
         """A snapshot for the autoscaler."""
-        running = 0
+        running = blocked = 0
         stuck = 0.0
+        limit = blocked_after(self.start_seconds)
         for container in self.ready.values():
             if container.running:
                 running += len(container.running)
-                stuck = max(stuck, now - container.progress_at)
+                silent = now - container.progress_at
+                stuck = max(stuck, silent)
+                blocked += silent >= limit
         return Load(
-            self.queue.size, running, self.live, self.slots, self.run_seconds, self.start_seconds, stuck, cores
-        )  # fmt: skip
+            queued=self.queue.size,
+            running=running,
+            containers=self.live,
+            slots=self.slots,
+            run_seconds=self.run_seconds,
+            start_seconds=self.start_seconds,
+            blocked=blocked,
+            stuck_seconds=stuck,
+            cores=cores,
+        )
 
 
 def _held(container: Container) -> int:

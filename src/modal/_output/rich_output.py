@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 TICK = 0.1  #: seconds between two frames
 MAX_FUNCTIONS = 8  #: live lines of functions
-BAR_WIDTH = 24
+BAR_WIDTH = 24  #: columns of a bar, less on a narrow terminal
 SPINNER = "⠋⠙⠹⠸⠼⠴⠦⠧⠇⠏"
 PLAIN_SPINNER = "|/-\\"
 
@@ -163,9 +163,10 @@ class RichOutput:
         text = Text.assemble((sign, "cyan"), " ", (item.name, "bold"), " ")
         fraction = item.fraction()
         if fraction is not None:
-            full = int(fraction * BAR_WIDTH)
+            columns = min(BAR_WIDTH, self._console.width // 5)
+            full = int(fraction * columns)
             line = "━" if self._unicode else "="
-            text.append(line * full, "green").append(line * (BAR_WIDTH - full), "bright_black").append(" ")
+            text.append(line * full, "green").append(line * (columns - full), "bright_black").append(" ")
         parts = [item.describe_inputs(), item.describe_containers()]
         text.append(", ".join(part for part in parts if part))
         if item.pending_reason:

@@ -9,7 +9,7 @@ from typing import Any
 
 from modal._wire.codec import encode
 from modal._wire.connection import Connection
-from modal._wire.errors import WireError, is_typed, to_error_info
+from modal._wire.errors import GENERIC_FAILURE, TooLarge, WireError, is_typed, to_error_info
 from modal._wire.messages.common import Empty, ErrorInfo, Method
 
 logger = logging.getLogger("intermodal.rpc")
@@ -30,20 +30,26 @@ class Outcome:
             return
         try:
             connection.reply(id, self.message, self.body)
-        except WireError as error:
+        except TooLarge as error:
             connection.fail(id, to_error_info(error))
+        except WireError as error:
+            logger.error("a response cannot be sent", exc_info=error)
+            connection.fail(id, ErrorInfo("InternalFailure", GENERIC_FAILURE))
 
 
 def outcome_of(method: Method[Any, Any], result: Any) -> Outcome:
     """Make the outcome from what a handler returned: a response, or a response and its body."""
     body: bytes | memoryview = b""
-    if type(result) is tuple:
+    if type(result) is tuple and len(result) == 2:
         result, body = result
     if result is None and method.response is Empty:
         return Outcome({})
-    if not isinstance(result, method.response):
-        return failure_of(method, TypeError(f"the handler of {method.name} returned {type(result).__name__}"))
-    return Outcome(encode(result), body)
+    try:
+        if not isinstance(result, method.response):
+            raise TypeError(f"the handler of {method.name} returned {type(result).__name__}")
+        return Outcome(encode(result), body)
+    except Exception as exc:  # the handler filled a field with something else than its type
+        return failure_of(method, exc)
 
 
 def failure_of(method: Method[Any, Any], exc: BaseException) -> Outcome:

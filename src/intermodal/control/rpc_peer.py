@@ -129,7 +129,7 @@ class Peer(Endpoint):
             return
         try:
             result = handler(self._context(event), request, bytes(event.body))
-        except Exception as exc:
+        except (Exception, asyncio.CancelledError) as exc:  # a plain function may pass on that of a future it asked
             self._immediate(id, key, failure_of(method, exc))
             return
         future: asyncio.Future[Any]

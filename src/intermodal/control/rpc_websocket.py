@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 from collections import deque
 from typing import Any
 
@@ -17,6 +18,8 @@ from modal._wire.carrier import HIGH_WATER, LINGER
 from modal._wire.connection import Frame
 from modal._wire.errors import WireError
 from modal._wire.websocket import RPC_PATH
+
+logger = logging.getLogger("intermodal.rpc")
 
 #: Messages of a client that breaks the protocol below our frames end with this close code.
 _POLICY_VIOLATION = 1008
@@ -67,7 +70,10 @@ class WebSocketServerCarrier:
         finally:
             for task in (closing, reader, sender):
                 task.cancel()
-            await asyncio.gather(reader, sender, closing, return_exceptions=True)
+            ends = await asyncio.gather(reader, sender, closing, return_exceptions=True)
+            for end in ends:
+                if isinstance(end, Exception):
+                    logger.error("a connection failed", exc_info=end)
             self._peer.detached(None)
         if self._websocket.application_state is WebSocketState.CONNECTED:
             with contextlib.suppress(TimeoutError, WebSocketDisconnect, RuntimeError, OSError):

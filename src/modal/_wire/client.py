@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import itertools
+import os
 import random
 from collections.abc import AsyncIterator
 from typing import Any, Optional, TypeVar
@@ -60,6 +61,7 @@ class RpcClient:
         self._link: Optional[Link] = None
         self._connecting: Optional[asyncio.Task[Link]] = None
         self._closed = False
+        self._key_prefix = os.urandom(6).hex()  # several clients may share a session
         self._keys = itertools.count(1)
 
     async def open(self) -> None:
@@ -110,7 +112,7 @@ class RpcClient:
             Error: any typed error of the server.
         """
         if key is None:
-            key = f"k{next(self._keys)}" if method.mutating else ""
+            key = self._new_key() if method.mutating else ""
         message = encode(request)
         if timeout is not None:
             return await self._unary_in_time(method, message, body, timeout, key)
@@ -156,6 +158,9 @@ class RpcClient:
                 timer.cancel()
         raise self._gave_up(method, lost)
 
+    def _new_key(self) -> str:
+        return f"{self._key_prefix}-{next(self._keys)}"
+
     def _gave_up(self, method: Method[Any, Any], lost: Optional[Exception]) -> ConnectionError:
         return ConnectionError(
             f"The connection to the server at {self.target} broke {_SENDS} times during {method.name}: {lost}."
@@ -176,7 +181,7 @@ class RpcClient:
         Arguments and errors as in `unary`; a lost connection raises ConnectionError from the stream's methods.
         """
         if key is None:
-            key = f"k{next(self._keys)}" if method.mutating else ""
+            key = self._new_key() if method.mutating else ""
         link = self._link
         if link is None:
             link = await self._connected(self._reconnect_timeout)

@@ -92,6 +92,15 @@ async def test_an_unexpected_error_is_logged_and_tells_the_client_nothing(server
     assert record.exc_info is not None
 
 
+@pytest.mark.parametrize("answer", [None, "text", Note(numbers=object()), (Note(), b"", 1), Note(text="\ud800")])
+async def test_a_handler_that_answers_nonsense_is_a_logged_internal_failure(server: Server, answer, caplog):
+    server.dispatcher.register(ECHO, lambda ctx, request, body: answer)
+    async with server.connected() as client:
+        with pytest.raises(modal.exception.InternalFailure):
+            await client.unary(ECHO, Note())
+    assert any(record.name == "intermodal.rpc" for record in caplog.records)
+
+
 async def test_an_unknown_method_says_that_the_server_is_old(server: Server):
     async with server.connected() as client:
         with pytest.raises(modal.exception.VersionError, match="upgrade Intermodal on the server"):

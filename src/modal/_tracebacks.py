@@ -5,7 +5,7 @@ program that prints tracebacks prints the remote frames after the local ones, wi
 """
 
 # pathlib would cost a good part of the time that a container takes to start
-# ruff: noqa: PTH100, PTH110, PTH120
+# ruff: noqa: PTH100, PTH110, PTH118, PTH120
 from __future__ import annotations
 
 import os
@@ -21,11 +21,12 @@ if TYPE_CHECKING:
     RemoteFrame = tuple[str, int, str, str]
 
 _SDK = os.path.dirname(os.path.abspath(__file__)) + os.sep
+_RUNTIME = os.path.join(_SDK, "_container", "")  # never shown: a wrong number of arguments is not its doing
 _KEPT_AT_EACH_END = 500  #: frames of a traceback that is longer than twice this
 
 
 def frames_of(traceback: Optional[TracebackType], origin: str = "") -> list[RemoteFrame]:
-    """Describe `traceback`, outermost frame first, without the SDK's own frames.
+    """Describe `traceback`, outermost frame first, without the SDK's own frames (unless it has no others).
 
     Args:
         traceback: what to describe.
@@ -38,7 +39,7 @@ def frames_of(traceback: Optional[TracebackType], origin: str = "") -> list[Remo
         entries.append((current.tb_frame.f_code, current.tb_lineno))
         current = current.tb_next
     own = [entry for entry in entries if not _is_sdk(entry[0].co_filename)]
-    entries = own or entries
+    entries = own or [entry for entry in entries if not entry[0].co_filename.startswith(_RUNTIME)]
     if len(entries) > 2 * _KEPT_AT_EACH_END:
         entries = entries[:_KEPT_AT_EACH_END] + entries[-_KEPT_AT_EACH_END:]
     return [_describe(code, line, origin) for code, line in entries]

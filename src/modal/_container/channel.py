@@ -7,10 +7,12 @@ typing and dataclasses along, which would double the time a container takes to s
 from __future__ import annotations
 
 import os
-from _socket import AF_UNIX, SOCK_STREAM
+from _socket import AF_UNIX, MSG_DONTWAIT, SOCK_STREAM
 from _socket import socket as Socket
 from _thread import allocate_lock
 from json import JSONDecoder, JSONEncoder
+from select import POLLIN, poll
+from signal import set_wakeup_fd
 from struct import Struct
 
 TYPE_CHECKING = False
@@ -82,42 +84,58 @@ def frame_head(header: dict[str, Any], body_size: int) -> bytes:
 
 
 class Channel:
-    """One connected socket. Any thread may send; reading is arranged by its owner."""
+    """One connected socket. Any thread may send; the main thread reads, or another while that one cannot."""
 
     def __init__(self, path: str) -> None:
         self._socket = Socket(AF_UNIX, SOCK_STREAM)
         self._socket.connect(path)
         self._send_lock = allocate_lock()
         self.reader = FrameReader()
+        # A signal that comes just before the main thread blocks would not wake it: Python's C handler only sets a flag.
+        # So it also writes to this pipe, and the main thread waits for both.
+        self._woken, self._wake = os.pipe()
+        os.set_blocking(self._woken, False)
+        os.set_blocking(self._wake, False)
+        self._poll = poll()
+        self._poll.register(self._socket.fileno(), POLLIN)
+        self._poll.register(self._woken, POLLIN)
 
     def fileno(self) -> int:
         return self._socket.fileno()
 
     def receive(self, timeout: Optional[float] = None) -> Optional[bytes]:
-        """Wait for bytes; b"" is the end of the connection, None means that `timeout` seconds passed."""
-        if timeout is not None and not self._readable(timeout):
+        """Wait for bytes, in the main thread only.
+
+        Returns:
+            The bytes; b"" at the end of the connection; None when `timeout` seconds have passed or a signal came.
+        """
+        set_wakeup_fd(self._wake, warn_on_full_buffer=False)  # again each time: user code may have used it
+        ready = self._poll.poll(None if timeout is None else max(0.0, timeout * 1000))
+        if not ready or (len(ready) == 1 and ready[0][0] == self._woken):
+            self._drain()
             return None
-        try:
-            return self._socket.recv(_READ_SIZE)
-        except OSError:
-            return b""
+        return self.receive_now()
 
     def receive_now(self) -> Optional[bytes]:
         """Return bytes that are there already; None when there are none, b"" at the end of the connection."""
-        return self.receive(0)
-
-    def wait_readable(self, timeout: Optional[float]) -> None:
-        self._readable(timeout)
-
-    def _readable(self, timeout: Optional[float]) -> bool:
-        from select import POLLIN, poll
-
-        watched = poll()
         try:
-            watched.register(self._socket.fileno(), POLLIN)
-        except (OSError, ValueError):
-            return True  # closed under us: reading says so
-        return bool(watched.poll(None if timeout is None else max(0.0, timeout * 1000)))
+            return self._socket.recv(_READ_SIZE, MSG_DONTWAIT)
+        except BlockingIOError:
+            return None
+        except OSError:
+            return b""
+
+    def wait_readable(self, timeout: float) -> None:
+        """Wait for bytes at most `timeout` seconds, in any thread."""
+        watched = poll()
+        watched.register(self._socket.fileno(), POLLIN)
+        watched.poll(timeout * 1000)
+
+    def _drain(self) -> None:
+        try:
+            os.read(self._woken, 4096)
+        except BlockingIOError:
+            return
 
     def send(self, header: dict[str, Any], payloads: Optional[list[bytes]] = None) -> None:
         """Send one frame whose body joins `payloads`.
@@ -137,5 +155,11 @@ class Channel:
                 self._socket.sendall(payload)
 
     def leave_in_child(self) -> None:
-        """After a fork: the child must not hold the connection open nor speak on it."""
+        """After a fork: the child must not hold the connection open, nor speak on it, nor wake its parent."""
+        if self._wake < 0:
+            return
+        set_wakeup_fd(-1)
         os.close(self._socket.detach())
+        os.close(self._woken)
+        os.close(self._wake)
+        self._woken = self._wake = -1

@@ -39,6 +39,7 @@ _INTERRUPT = signal.SIGRTMIN + 7  # one that user code hardly uses
 _WATCH_EVERY = 0.003  #: seconds
 _WATCH_IDLE_ROUNDS = 300
 _POLL_LIMIT = 0.25  #: seconds
+_INTERRUPT_AGAIN = 0.02  #: seconds
 _GATHER_BELOW = 0.0005  #: seconds; an input that took longer is reported at once
 
 
@@ -58,9 +59,7 @@ class MainThreadShell(Shell):
     def watch_loading(self) -> None:
         """Begin to watch: the agent may say Stop, or end, while user code is loaded. Called in the main thread."""
         signal.signal(_INTERRUPT, self._on_interrupt)
-        for number in (signal.SIGTERM, signal.SIGINT):
-            signal.signal(number, self.stop_from_signal)
-        os.register_at_fork(after_in_child=self.on_fork)
+        self.catch_signals()
         start_new_thread(self._watch, ())
 
     def stop_watching(self) -> None:
@@ -73,18 +72,10 @@ class MainThreadShell(Shell):
         while True:
             item = self._next()
             record, payload = run(item)
-            if self.forked:
-                self.leave_if_forked()
             self._finish(item, record, payload)
 
     def interrupt(self, item: Input, reason: str) -> None:
         signal.pthread_kill(self._main, _INTERRUPT)
-
-    def on_fork(self) -> None:
-        super().on_fork()
-        for number in (signal.SIGTERM, signal.SIGINT):
-            if signal.getsignal(number) == self.stop_from_signal:
-                signal.signal(number, signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL)
 
     # --- the main thread
 
@@ -172,6 +163,7 @@ class MainThreadShell(Shell):
                         value = step()
                     except StopIteration:
                         break
+                    self.leave_if_forked()
                     payload, blob = task.value(value)
                     self._active = None
                     self._yielded(item, payload, blob)
@@ -181,6 +173,7 @@ class MainThreadShell(Shell):
                         self._active = None
                         step = _thrower(generator, item.interrupted)
                 self._active = None
+                self.leave_if_forked()
             except BaseException as exc:
                 self._active = None
                 return self._failed(item, exc)
@@ -196,14 +189,11 @@ class MainThreadShell(Shell):
             raise interrupt_exception(item.interrupted)
 
     def _failed(self, item: Input, exc: BaseException) -> Output:
-        if self.forked:
-            self._die_in_child(exc)
+        self.leave_if_forked(exc)
         return self.task.failed(item, exc)
 
     def _yielded(self, item: Input, payload: bytes, blob: Optional[dict[str, Any]]) -> None:
         """Send a value, then wait until the consumer wants another."""
-        if self.forked:
-            self.leave_if_forked()
         try:
             self.outbox.yielded(item.input_id, payload, blob)
         except OSError:
@@ -220,12 +210,6 @@ class MainThreadShell(Shell):
                     return
                 self._busy = False
             self._read(left)
-
-    def _die_in_child(self, exc: BaseException) -> NoReturn:
-        from traceback import print_exception
-
-        print_exception(type(exc), exc, exc.__traceback__)
-        os._exit(1)
 
     def _on_interrupt(self, signum: int, frame: Any) -> None:
         item = self._active
@@ -264,14 +248,19 @@ class MainThreadShell(Shell):
         self._flush()  # what the main thread gathered before it saw that flag
         # Bounded, since the main thread may meanwhile read what this waits for, and be in another input.
         left = _POLL_LIMIT if item is None else item.started + self.task.timeout - perf_counter()
+        if item is not None and item.interrupted:
+            left = _INTERRUPT_AGAIN
         if left > 0:
             self.channel.wait_readable(min(left, _POLL_LIMIT))
         with self.lock:
             self._watcher_polls = False
             if self._main_reads():
                 return
-            if item is not None and self._current is item and self._is_late(item):
-                self.carry_out(self.machine.time_out(item))
+            if item is not None and self._current is item:
+                if item.interrupted and self._active is item:
+                    self.interrupt(item, item.interrupted)  # again: the first may have come just before it blocked
+                elif self._is_late(item):
+                    self.carry_out(self.machine.time_out(item))
             data = self.channel.receive_now()
             if data is not None:
                 self.feed(data)

@@ -44,6 +44,8 @@ def main() -> NoReturn:
 def _receive_start(channel: Channel) -> tuple[dict[str, Any], memoryview]:
     while True:
         data = channel.receive()
+        if data is None:
+            continue
         if not data:
             raise OSError("it was closed before the container was told what to run")
         frames = channel.reader.feed(data)

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import atexit
 import os
+import signal
 from _thread import allocate_lock, start_new_thread
 from time import sleep
 
@@ -36,6 +37,7 @@ class Shell:
         self.machine = InputLoop()
         self.outbox = Outbox(channel)
         self.lock = allocate_lock()
+        self._handlers: list[Any] = []  #: of signals, ours
         self.forked = False  #: True in a child that user code forked
 
     def run(self) -> NoReturn:
@@ -90,6 +92,13 @@ class Shell:
         if self.machine.stopping:
             self._limit_stop()
 
+    def catch_signals(self) -> None:
+        """Prepare for signals and forks. Called in the main thread."""
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, self.stop_from_signal)
+            self._handlers.append(signal.getsignal(number))
+        os.register_at_fork(after_in_child=self.on_fork)
+
     def stop_from_signal(self, signum: int, frame: Any) -> None:
         """SIGTERM and SIGINT behave like Stop. A handler must not wait for `lock`, which its own thread may hold."""
         start_new_thread(self._stop, ())
@@ -115,15 +124,26 @@ class Shell:
         streams.flush()
         os._exit(0)
 
-    def leave_if_forked(self) -> None:
-        """A child that user code forked and let return: it must not answer for its parent."""
-        if self.forked:
-            streams.flush()
-            os._exit(0)
+    def leave_if_forked(self, exc: BaseException | None = None) -> None:
+        """A child that user code forked and let return, or raise: it must not answer for its parent.
+
+        To be called before anything that takes a lock, which another thread may have held at the fork.
+        """
+        if not self.forked:
+            return
+        if exc is not None and not isinstance(exc, SystemExit):
+            from traceback import print_exception
+
+            print_exception(type(exc), exc, exc.__traceback__)
+        streams.flush()
+        os._exit(0 if exc is None else 1)
 
     def on_fork(self) -> None:
         self.forked = True
         self.channel.leave_in_child()
+        for number, default in ((signal.SIGTERM, signal.SIG_DFL), (signal.SIGINT, signal.default_int_handler)):
+            if signal.getsignal(number) in self._handlers:
+                signal.signal(number, default)
 
 
 def _nothing() -> None:

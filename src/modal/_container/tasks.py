@@ -18,7 +18,7 @@ from .shell import AGENT_GONE, Shell
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Any, NoReturn
+    from typing import NoReturn
 
     from .task import Output
 
@@ -36,16 +36,17 @@ class TasksShell(Shell):
 
     def run(self) -> NoReturn:
         asyncio.set_event_loop(self._loop)
-        for number in (signal.SIGTERM, signal.SIGINT):
-            signal.signal(number, self.stop_from_signal)
-        os.register_at_fork(after_in_child=self.on_fork)
+        self.catch_signals()
         self._loop.add_reader(self.channel.fileno(), self._readable)
         self._loop.call_soon(self._begin_more)
         self._loop.run_forever()
         raise AssertionError("user code stopped the event loop")
 
-    def stop_from_signal(self, signum: int, frame: Any) -> None:
-        self._loop.call_soon_threadsafe(self._stop)
+    def catch_signals(self) -> None:
+        for number in (signal.SIGTERM, signal.SIGINT):
+            self._loop.add_signal_handler(number, self._stop)
+            self._handlers.append(signal.getsignal(number))
+        os.register_at_fork(after_in_child=self.on_fork)
 
     def work_arrived(self) -> None:
         self._loop.call_soon(self._begin_more)
@@ -79,6 +80,7 @@ class TasksShell(Shell):
         try:
             record, payload = await self._outcome(item)
         except BaseException as exc:
+            self.leave_if_forked(exc)
             if isinstance(exc, asyncio.CancelledError) and not item.interrupted:
                 exc = asyncio.CancelledError("The function cancelled its own task.")
             record, payload = self.task.failed(item, exc)

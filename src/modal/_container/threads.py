@@ -7,7 +7,6 @@ long call of C code goes on until that returns.
 from __future__ import annotations
 
 import os
-import signal
 from threading import Condition, Thread, get_ident
 from time import perf_counter
 from types import CoroutineType
@@ -38,9 +37,7 @@ class ThreadsShell(Shell):
         self._threads = 0
 
     def run(self) -> NoReturn:
-        for number in (signal.SIGTERM, signal.SIGINT):
-            signal.signal(number, self.stop_from_signal)
-        os.register_at_fork(after_in_child=self.on_fork)
+        self.catch_signals()
         with self.lock:
             self.work_arrived()
         while True:
@@ -66,11 +63,13 @@ class ThreadsShell(Shell):
         self._changed.notify_all()
 
     def _until_deadline(self) -> float | None:
+        """Seconds until an input may be out of time; None when there is none."""
         with self.lock:
-            running = [item.started for item in self.machine.running.values() if not item.interrupted]
+            started = [item.started for item in self.machine.running.values() if not item.interrupted]
+            if not started and not self.machine.queue:
+                return None
         # Inputs that begin while this waits time out later than those that run now.
-        latest = 1.0 if not running else min(running) + self.task.timeout - perf_counter()
-        return min(1.0, max(0.0, latest))
+        return max(0.0, min(started, default=perf_counter()) + self.task.timeout - perf_counter())
 
     def _time_out(self) -> None:
         now = perf_counter()
@@ -85,7 +84,6 @@ class ThreadsShell(Shell):
                 record, payload = self._run(item)
             except BaseException as exc:  # an interrupt that fell on the border of user code
                 record, payload = self.task.failed(item, exc)
-            self.leave_if_forked()
             try:
                 self._finish(item, record, payload)
             except OSError:
@@ -118,6 +116,9 @@ class ThreadsShell(Shell):
                 _raise_here(interrupted)
             try:
                 payload, blob = self._outcome(item)
+            except BaseException as exc:
+                self.leave_if_forked(exc)
+                raise
             finally:
                 with self.lock:
                     item.runner = None
@@ -130,14 +131,17 @@ class ThreadsShell(Shell):
         args, kwargs = task.arguments(item)
         if not task.is_generator:
             value = task.function(*args, **kwargs)
+            self.leave_if_forked()
             return task.value(run_coroutine(value) if type(value) is CoroutineType else value)
         for value in task.function(*args, **kwargs):
+            self.leave_if_forked()
             payload, blob = task.value(value)
             self.outbox.yielded(item.input_id, payload, blob)
             with self.lock:
                 item.credit -= 1
                 while item.credit <= 0 and not item.interrupted:
                     self._changed.wait()
+        self.leave_if_forked()
         return b"", None
 
 

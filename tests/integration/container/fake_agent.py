@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import pickle
 import shutil
@@ -65,9 +66,10 @@ class Agent:
             cwd=self.directory / "root",
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
+            start_new_session=True,
         )
         self._connection, _ = self._listener.accept()
-        self._connection.settimeout(20)
+        self._connection.settimeout(10)
         self._decoder = frames.FrameDecoder()
         self._frames: list[memoryview] = []
         self.outputs: dict[str, tuple[RunOutput, bytes]] = {}
@@ -81,7 +83,8 @@ class Agent:
         return self
 
     def __exit__(self, *exc: object) -> None:
-        self.process.kill()
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(self.process.pid, signal.SIGKILL)  # with what user code forked
         self.process.communicate()
         self._connection.close()
         self._listener.close()

@@ -7,6 +7,7 @@ import contextlib
 import fcntl
 import logging
 import os
+import platform
 import random
 import signal
 import sys
@@ -107,8 +108,8 @@ async def _main(settings: Settings) -> None:
 
 
 @contextlib.asynccontextmanager
-async def running(settings: Settings) -> AsyncIterator[ServerService]:
-    """A server in this event loop, listening from entry to exit."""
+async def running(settings: Settings, builder: Builder | None = None) -> AsyncIterator[ServerService]:
+    """A server in this event loop, listening from entry to exit. `builder` replaces the one that the settings name."""
     rng = random.SystemRandom()
     async with contextlib.AsyncExitStack() as stack:
         store = SqlStore(settings.url)
@@ -118,7 +119,7 @@ async def running(settings: Settings) -> AsyncIterator[ServerService]:
         await blobs.open()
         apps, functions, calls = Apps(store, time.time), Functions(), Calls(store, time.time)
         secrets = SecretService(store, SecretBox(settings.data_dir / "secret.key"), apps, rng)
-        builder = _make_builder(settings, blobs, secrets)
+        builder = builder or _make_builder(settings, blobs, secrets)
         stack.push_async_callback(builder.close)
         await builder.open()
         images, mounts = ImageService(builder), MountService(store, blobs)
@@ -171,12 +172,13 @@ def _make_builder(settings: Settings, blobs: LocalBlobStore, secrets: SecretServ
     if settings.builder == "memory":
         from intermodal.builder.memory import MemoryBuilder
 
-        return MemoryBuilder()
+        # The mock runtime runs this interpreter, so every image is said to have it.
+        return MemoryBuilder(python=sys.executable, python_version=platform.python_version())
     if settings.builder != "buildah":
         raise InvalidError(f"The setting builder must be buildah or memory, but is {settings.builder!r}.")
     from intermodal.builder.builder import BuildahBuilder
 
-    return BuildahBuilder(settings.data_dir, settings.cache_dir, blobs, secrets)
+    return BuildahBuilder(settings.data_dir, blobs, secrets, cache=settings.cache_dir)
 
 
 def _make_node(settings: Settings, blobs: LocalBlobStore, fleet: Fleet, api: ContainerCalls) -> Node:

@@ -141,10 +141,10 @@ class Fleet:
     def app_published(self, app: App) -> None:
         """Let the scheduler know the app's functions; kept-warm containers start now."""
         for function_id in app.record.functions.values():
-            function = self._functions.get(function_id)
+            function = self._functions.by_id.get(function_id)
+            if function is None or function.is_pooled:
+                continue  # one that could not be restored has no pool; its calls were failed
             spec = function.spec
-            if function.is_pooled:
-                continue
             function.is_pooled = True
             self.dispatch(
                 events.PoolAdded(

@@ -49,9 +49,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
         "--cpu= --memory= --gpu= --image= --timeout= --mount= --volume= --detach/--no-detach",
     ),
     "app list": ("List apps.", "-e/--env= --json/--no-json"),
-    "app logs": ("Show an app's logs.", "[app_identifier] -n/--name= -e/--env="),
     "app rollback": ("Return to an earlier version of a deployed app.", "[app_identifier] [version] -e/--env="),
-    "app stop": ("Stop an app and its containers.", "[app_identifier] -n/--name= -e/--env="),
     "app history": (
         "List the versions of a deployed app.",
         "[app_identifier] -e/--env= -n/--name= --json/--no-json",
@@ -149,8 +147,11 @@ OPTION_HELP = {
 
 def later_command(name: str) -> click.Command:
     """Return the top-level command or group `name`."""
-    if name not in GROUPS:
-        return _command(name)
+    return group(name) if name in GROUPS else _command(name)
+
+
+def group(name: str) -> LazyGroup:
+    """Return the group `name` with its commands of this table; a module that has some of them adds its own."""
     members = [command for command in COMMANDS if command.startswith(f"{name} ")]
     return LazyGroup(
         name, help=GROUPS[name], commands={member.partition(" ")[2]: _command(member) for member in members}

@@ -16,6 +16,7 @@ INTERRUPTED = 130  #: exit code after Ctrl-C, as shells have it
 
 _REAL = {
     "run": LazyCommand("Run a function or local entrypoint of an app.", "modal.cli.run", "run"),
+    "app": LazyCommand("Manage apps.", "modal.cli.app", "app_group"),
     "config": LazyCommand("Show and change the configuration of this machine's client.", "modal.cli.config", "config"),
     "profile": LazyCommand("Switch between profiles of the configuration.", "modal.cli.profile", "profile_group"),
 }
@@ -25,7 +26,6 @@ _LATER = {
     "shell": "Open a shell or run a command in a container.",
     "setup": "Set up this machine's client.",
     "launch": "Start a notebook or an editor in a container.",
-    "app": "Manage apps.",
     "container": "Look into running containers.",
     "dict": "Manage dicts.",
     "nfs": "Manage network file systems.",

@@ -1,0 +1,55 @@
+from __future__ import annotations
+
+import json
+
+import pytest
+from modal.cli.main import run_command_line
+
+
+@pytest.fixture(autouse=True)
+def config_file(tmp_path, monkeypatch):
+    path = tmp_path / "modal.toml"
+    path.write_text('[default]\ntoken_id = "ak-1"\ntoken_secret = "as-secret"\n[work]\nenvironment = "staging"\n')
+    monkeypatch.setenv("MODAL_CONFIG_PATH", str(path))
+    for name in ("MODAL_PROFILE", "MODAL_ENVIRONMENT", "MODAL_TOKEN_SECRET"):
+        monkeypatch.delenv(name, raising=False)
+    return path
+
+
+def test_config_show_hides_the_secret_unless_asked(capsys):
+    assert run_command_line(["config", "show"]) == 0
+    shown = json.loads(capsys.readouterr().out)
+    assert (shown["token_id"], shown["token_secret"]) == ("ak-1", "***")
+    assert run_command_line(["config", "show", "--no-redact"]) == 0
+    assert json.loads(capsys.readouterr().out)["token_secret"] == "as-secret"
+
+
+def test_profiles_are_listed_and_switched(capsys):
+    assert run_command_line(["profile", "current"]) == 0
+    assert capsys.readouterr().out == "default\n"
+    assert run_command_line(["profile", "activate", "work"]) == 0
+    capsys.readouterr()
+    assert run_command_line(["profile", "list"]) == 0
+    assert capsys.readouterr().out == "   Profile\n   default\n*  work\n"
+    assert run_command_line(["profile", "list", "--json"]) == 0
+    assert {"name": "work", "active": "true"} in json.loads(capsys.readouterr().out)
+
+
+def test_an_unknown_profile_gets_near_matches(capsys):
+    assert run_command_line(["profile", "activate", "wrok"]) == 1
+    assert "There is no profile `wrok` in the configuration file. Did you mean `work`?" in capsys.readouterr().err
+
+
+def test_the_default_environment_is_written_to_the_active_profile(config_file, capsys):
+    assert run_command_line(["config", "set-environment", "dev"]) == 0
+    capsys.readouterr()
+    run_command_line(["config", "show"])
+    assert json.loads(capsys.readouterr().out)["environment"] == "dev"
+
+
+def test_a_broken_configuration_file_is_one_sentence(config_file, capsys):
+    config_file.write_text("not toml [")
+    assert run_command_line(["config", "show"]) == 1
+    err = capsys.readouterr().err
+    assert err.startswith(f"Error: The configuration file {config_file} is not valid TOML")
+    assert "Traceback" not in err

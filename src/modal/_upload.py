@@ -16,7 +16,7 @@ from ._wire.messages.common import Empty, FileEntry
 from .exception import InvalidError, RemoteError, RequestSizeError
 
 CHUNK = 1024 * 1024  #: bytes of one item of an upload
-MAX_FILE_SIZE = 1024**4  #: bytes; a larger file is refused
+MAX_FILE_SIZE = 64 * 1024**3  #: bytes; the server takes no larger file
 _HASHING_THREADS = 4
 _PARALLEL_UPLOADS = 8
 _DIGESTS_A_REQUEST = 5_000  #: 67 bytes each, well within the header limit of a frame

@@ -177,7 +177,8 @@ def test_what_travels_is_described_for_people(tmp_path: Path) -> None:
     code = """
         import pkg
         from modal._local_files import LocalFile
-        files = automount_entries(EntryModule("app", Path("app.py"))) + [LocalFile(Path("data/x").absolute(), "/data/x")]
+        files = automount_entries(EntryModule("app", Path("app.py")))
+        files.append(LocalFile(Path("data/x").absolute(), "/data/x"))
         print(json.dumps(describe_files(files)))
     """
     assert python(tmp_path, code) == [

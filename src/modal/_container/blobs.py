@@ -15,6 +15,8 @@ from modal._upload import download_bytes, upload_bytes
 from modal._wire.client import RpcClient
 from modal._wire.messages.blob import BlobRef
 
+CONNECT_TIMEOUT = 10.0  #: seconds
+
 
 def fetch(ref: dict[str, Any]) -> bytes:
     """Return the bytes that `ref` names. Raises errors of `modal.exception`."""
@@ -35,7 +37,8 @@ def _run(transfer: Callable[[RpcClient], Coroutine[Any, Any, Any]]) -> Any:
     async def connect_and_transfer() -> Any:
         context = container_context()
         assert context is not None
-        client = RpcClient(f"unix://{context.socket_path}", session=f"se-{context.container_id}")
+        session = f"se-{context.container_id}"
+        client = RpcClient(f"unix://{context.socket_path}", session=session, connect_timeout=CONNECT_TIMEOUT)
         await client.open()
         try:
             return await transfer(client)

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from .channel import Channel
 
 INLINE_LIMIT = 2 * 1024 * 1024  #: as in modal._wire.messages.call
+PAYLOAD_LIMIT = 2 * 1024**3  #: as there
 _GATHER_SECONDS = 0.001
 _GATHER_BYTES = 256 * 1024
 _FRAME_BYTES = 8 * 1024 * 1024

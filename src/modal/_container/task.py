@@ -7,7 +7,7 @@ from time import perf_counter
 from modal._serialization import deserialize, serialize, serialize_failure
 
 from .machine import CANCELLED, STOPPED, TIMED_OUT, Input
-from .outbox import INLINE_LIMIT
+from .outbox import INLINE_LIMIT, PAYLOAD_LIMIT
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -96,6 +96,13 @@ class Task:
     def _place(self, payload: bytes) -> tuple[bytes, Optional[dict[str, Any]]]:
         if len(payload) <= INLINE_LIMIT:
             return payload, None
+        if len(payload) > PAYLOAD_LIMIT:
+            from modal.exception import RequestSizeError
+
+            raise RequestSizeError(
+                f"The result takes {len(payload)} bytes pickled, over the limit of {PAYLOAD_LIMIT >> 30} GiB; "
+                "put large data in a Volume and return its path."
+            )
         from . import blobs
 
         return b"", blobs.store(payload)

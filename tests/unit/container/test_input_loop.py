@@ -15,7 +15,7 @@ from modal._container.machine import (
     ResumeGenerator,
     ReturnInputs,
 )
-from modal._container.outbox import INLINE_LIMIT
+from modal._container.outbox import INLINE_LIMIT, PAYLOAD_LIMIT
 from modal._wire.messages import call, runner
 
 NOTHING = memoryview(b"")
@@ -132,4 +132,4 @@ def test_a_frame_that_makes_no_sense_is_a_protocol_error(header: dict[str, objec
 
 def test_constants_agree_with_the_message_modules() -> None:
     assert GENERATOR_WINDOW == runner.GENERATOR_WINDOW
-    assert INLINE_LIMIT == call.INLINE_LIMIT
+    assert (INLINE_LIMIT, PAYLOAD_LIMIT) == (call.INLINE_LIMIT, call.PAYLOAD_LIMIT)

@@ -11,6 +11,7 @@ import contextlib
 import fcntl
 import hashlib
 import os
+import shlex
 import shutil
 import socket
 import ssl
@@ -24,7 +25,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from intermodal.builder import python_source
-from intermodal.builder.buildah import CommandFailed, run_command
+from intermodal.builder.apt_mirror import DEFAULT_MIRROR, host_mirror, read_sources
+from intermodal.builder.buildah import NAMESPACE, CommandFailed, run_command
 from intermodal.builder.dockerfile import Recipe
 from intermodal.builder.interface import BuildLog
 from intermodal.builder.python_source import Interpreter
@@ -35,11 +37,25 @@ SUITE = "bookworm"
 SUPPORTED = ("3.9", "3.10", "3.11", "3.12", "3.13")
 REGISTRY = "docker.io/library/python"
 _REGISTRY_API = "https://registry-1.docker.io/v2/"
-_DEFAULT_MIRROR = ("http://deb.debian.org/debian", "http://deb.debian.org/debian-security")
-_INCLUDE = "ca-certificates,netbase,tzdata"
+_SOURCES = f"""Types: deb
+URIs: {DEFAULT_MIRROR[0]}
+Suites: {SUITE} {SUITE}-updates
+Components: main
+Signed-By: /usr/share/keyrings/debian-archive-keyring.gpg
+
+Types: deb
+URIs: {DEFAULT_MIRROR[1]}
+Suites: {SUITE}-security
+Components: main
+Signed-By: /usr/share/keyrings/debian-archive-keyring.gpg
+"""
+_INCLUDE = ("ca-certificates", "netbase", "tzdata")
+#: Debian's own Python, for machines that have no other.
+_DEBIAN_PYTHON = ("python3", "python3-pip", "python3-venv")
+_DEBIAN_SERIES = "3.11"
 _LIBRARY_DIRS = ("./lib/", "./usr/lib/", "./lib64/")
 #: Part of the names of cached files. Raise it when what is in them changes.
-_FORMAT = 1
+_FORMAT = 2
 
 
 @dataclass(frozen=True)
@@ -57,6 +73,7 @@ class Bases:
     def __init__(self, cache: Path, environ: dict[str, str] | None = None, *, registry: bool = True) -> None:
         """`cache`: where made bases are kept. `registry`: whether to try one at all."""
         self._cache = cache / "bases"
+        self._pythons = cache / "pythons"
         self._environ = dict(os.environ) if environ is None else environ
         self._registry: bool | None = None if registry else False
         self._interpreters: list[Interpreter] | None = None
@@ -76,7 +93,12 @@ class Bases:
             log.write(f"Base: {reference}\n")
             recipe = Recipe(f"FROM {reference}\nRUN python --version && pip --version\n", ("python --version",))
             return Base(recipe, self._empty_context(), reference)
-        interpreter = await self._interpreter(version)
+        interpreter = await self._interpreter(version, log)
+        if interpreter is None:
+            rootfs = await self._rootfs(log, "-python", _DEBIAN_PYTHON)
+            source = f"Debian {SUITE} (mmdebstrap) with Debian's Python {_DEBIAN_SERIES}"
+            log.write(f"Base: {source}\n")
+            return Base(_debian_recipe(rootfs.name), self._cache, source)
         rootfs = await self._rootfs(log)
         python = await self._python(interpreter, rootfs, log)
         source = f"Debian {SUITE} (mmdebstrap), Python {interpreter.version} of this machine ({interpreter.origin})"
@@ -88,24 +110,45 @@ class Bases:
             self._registry = await asyncio.to_thread(_answers, _REGISTRY_API)
         return self._registry
 
-    async def _interpreter(self, version: str) -> Interpreter:
+    async def _interpreter(self, version: str, log: BuildLog) -> Interpreter | None:
+        """An interpreter to copy; None to take Debian's own."""
         if self._interpreters is None:
-            self._interpreters = await asyncio.to_thread(python_source.find_interpreters, self._environ)
-        for interpreter in self._interpreters:
-            if interpreter.answers(version):
-                return interpreter
-        series = {found.series for found in self._interpreters} & set(SUPPORTED)
-        there = ", ".join(sorted(series, key=lambda text: int(text.split(".")[1]))) or "none"
+            self._interpreters = await asyncio.to_thread(python_source.find_interpreters, self._environ, self._pythons)
+        found = [interpreter for interpreter in self._interpreters if interpreter.answers(version)]
+        if not found and await self._download(version, log):
+            self._interpreters = await asyncio.to_thread(python_source.find_interpreters, self._environ, self._pythons)
+            found = [interpreter for interpreter in self._interpreters if interpreter.answers(version)]
+        if found:
+            return found[0]
+        if version == _DEBIAN_SERIES:
+            return None
+        series = {found.series for found in self._interpreters} & set(SUPPORTED) | {_DEBIAN_SERIES}
+        there = ", ".join(sorted(series, key=lambda text: int(text.split(".")[1])))
         raise InvalidError(
             f"Python {version} is not available on this machine, and no image registry can be reached. "
             f"Available: {there}. Install another with: uv python install {version}"
         )
 
-    async def _rootfs(self, log: BuildLog) -> Path:
-        target = self._cache / f"debian-{SUITE}-{_FORMAT}.tar"
+    async def _download(self, version: str, log: BuildLog) -> bool:
+        """Let uv fetch an interpreter; whether it could."""
+        uv = python_source.find_uv()
+        if uv is None:
+            return False
+        log.write(f"There is no Python {version} on this machine; trying to download it\n")
+        command = [*NAMESPACE, str(uv), "python", "install", "--no-bin", "--install-dir", str(self._pythons), version]
+        environment = {**self._environ, "UV_HTTP_TIMEOUT": "10", "UV_HTTP_RETRIES": "0"}
+        try:
+            await run_command(command, environment, lambda line: None)
+        except CommandFailed as failure:
+            log.write(f"It cannot be downloaded here: {(failure.output.strip().splitlines() or ['?'])[-1].strip()}\n")
+            return False
+        return True
+
+    async def _rootfs(self, log: BuildLog, suffix: str = "", packages: tuple[str, ...] = ()) -> Path:
+        target = self._cache / f"debian-{SUITE}{suffix}-{_FORMAT}.tar"
         async with self._made_once(target, log) as temporary:
             if temporary is not None:
-                await _mmdebstrap(temporary, log)
+                await _mmdebstrap(temporary, (*_INCLUDE, *packages), log)
         return target
 
     async def _python(self, interpreter: Interpreter, rootfs: Path, log: BuildLog) -> Path:
@@ -153,7 +196,18 @@ def _local_recipe(rootfs: str, python: str) -> Recipe:
         "RUN ldconfig && python -c 'import ssl, sqlite3, ctypes, zlib, bz2, lzma' && "
         "python --version && pip --version\n"
     )
-    return Recipe(text, ("Debian and Python", "environment", "command", "python --version"))
+    return Recipe(text, ("Debian and Python", "", "", "python --version"))
+
+
+def _debian_recipe(rootfs: str) -> Recipe:
+    text = (
+        f"FROM scratch\nADD {rootfs} /\n"
+        "ENV PATH=/usr/local/bin:/usr/local/sbin:/usr/sbin:/usr/bin:/sbin:/bin LANG=C.UTF-8\n"
+        'CMD ["python3"]\n'
+        "RUN rm -f /usr/lib/python3*/EXTERNALLY-MANAGED && ln -s /usr/bin/python3 /usr/local/bin/python && "
+        "python --version && pip --version\n"
+    )
+    return Recipe(text, ("Debian and Python", "", "", "python --version"))
 
 
 async def _lock(descriptor: int, log: BuildLog) -> None:
@@ -176,15 +230,19 @@ def _publish(temporary: Path, target: Path) -> None:
     temporary.replace(target)
 
 
-async def _mmdebstrap(target: Path, log: BuildLog) -> None:
+async def _mmdebstrap(target: Path, packages: tuple[str, ...], log: BuildLog) -> None:
     if shutil.which("mmdebstrap") is None:
         raise MissingTool("mmdebstrap", "mmdebstrap", "make Debian images without an image registry")
     started = time.monotonic()
     log.write(f"Making a Debian {SUITE} base from the host's mirror; this happens once and takes about a minute\n")
-    main, security = host_mirror(_read_sources(Path("/etc/apt")))
-    command = ["setpriv", "--pdeathsig", "KILL", "unshare", "--mount", "--pid", "--fork", "--kill-child"]
-    command += ["--mount-proc", "mmdebstrap", "--variant=minbase", "--mode=root", "--format=tar"]
-    command += [f"--include={_INCLUDE}", '--aptopt=Acquire::Languages "none"']
+    main, security = host_mirror(read_sources())
+    sources = target.with_name("debian.sources")
+    sources.write_text(_SOURCES)
+    command = [*NAMESPACE, "mmdebstrap", "--variant=minbase", "--mode=root", "--format=tar"]
+    # The mirror is this machine's business; images name Debian's own.
+    command += [f'--customize-hook=cp {shlex.quote(str(sources))} "$1/etc/apt/sources.list.d/debian.sources"']
+    command += ['--customize-hook=rm -f "$1/etc/apt/sources.list" "$1/etc/hostname" "$1/etc/resolv.conf"']
+    command += [f"--include={','.join(packages)}", '--aptopt=Acquire::Languages "none"']
     for pattern in ("/usr/share/man/*", "/usr/share/locale/*", "/usr/share/doc/*"):
         command += [f"--dpkgopt=path-exclude={pattern}"]
     command += ["--dpkgopt=path-include=/usr/share/doc/*/copyright", SUITE, str(target)]
@@ -195,32 +253,6 @@ async def _mmdebstrap(target: Path, log: BuildLog) -> None:
     except CommandFailed as failure:
         raise RuntimeFailure(f"mmdebstrap could not make a Debian base: {failure.output.strip()[-2000:]}") from None
     log.write(f"Made the Debian base in {time.monotonic() - started:.0f} s\n")
-
-
-def host_mirror(sources: str) -> tuple[str, str]:
-    """The archive and security archive that apt sources name; Debian's own where they name none."""
-    main, security = _DEFAULT_MIRROR
-    found_main = found_security = ""
-    for line in sources.splitlines():
-        words = line.split()
-        if not words or words[0] not in ("deb", "URIs:"):
-            continue
-        urls = [word.rstrip("/") for word in words[1:] if "://" in word]
-        for url in urls:
-            if url.endswith("/debian-security"):
-                found_security = found_security or url
-            elif url.endswith("/debian"):
-                found_main = found_main or url
-    return found_main or main, found_security or security
-
-
-def _read_sources(apt: Path) -> str:
-    paths = [
-        apt / "sources.list",
-        *sorted(apt.glob("sources.list.d/*.list")),
-        *sorted(apt.glob("sources.list.d/*.sources")),
-    ]
-    return "\n".join(path.read_text(errors="replace") for path in paths if path.is_file())
 
 
 def _pack(interpreter: Interpreter, rootfs: Path, temporary: Path) -> None:

@@ -48,7 +48,7 @@ class StepLog:
         if 0 <= position < len(self._titles):
             self.current = self._titles[position]
             self.tail.clear()
-            if not self._quiet:
+            if self.current and not self._quiet:
                 self._log.write(f"=> {self.current}\n")
 
 

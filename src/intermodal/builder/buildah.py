@@ -20,6 +20,10 @@ from pathlib import Path
 
 from intermodal.runtimes.errors import DiskFull, MissingTool, RuntimeFailure
 
+#: Runs a program in namespaces that die with it, and it with us.
+NAMESPACE = (
+    *("setpriv", "--pdeathsig", "KILL", "unshare", "--mount", "--pid", "--fork", "--kill-child", "--mount-proc"),
+)
 _TOOLS = {"buildah": "buildah", "runc": "runc", "unshare": "util-linux", "setpriv": "util-linux", "mount": "mount"}
 #: A runc state directory that vanishes with the mount namespace.
 _IN_NAMESPACE = 'mkdir -p /run/runc && mount -t tmpfs -o mode=700 tmpfs /run/runc && exec "$@"'
@@ -98,8 +102,7 @@ class Buildah:
         storage = ["--root", str(self.root), "--runroot", str(self._runroot), "--storage-driver", "overlay"]
         temporary = workspace / "tmp"
         temporary.mkdir(exist_ok=True)
-        command = ["setpriv", "--pdeathsig", "KILL", "unshare", "--mount", "--pid", "--fork", "--kill-child"]
-        command += ["--mount-proc", "sh", "-c", _IN_NAMESPACE, "sh", "buildah", *storage, *argv]
+        command = [*NAMESPACE, "sh", "-c", _IN_NAMESPACE, "sh", "buildah", *storage, *argv]
         await run_command(command, {**os.environ, "TMPDIR": str(temporary), "BUILDAH_ISOLATION": "oci"}, output)
 
     async def sweep(self) -> int:

@@ -17,6 +17,7 @@ import sys
 from pathlib import Path
 
 from intermodal.builder import dockerfile, graph
+from intermodal.builder.apt_mirror import SOURCES_FILES, host_mirror, on_mirror, read_sources
 from intermodal.builder.bases import Bases
 from intermodal.builder.build_log import StepLog, failure_text
 from intermodal.builder.buildah import Bud, Buildah, CommandFailed
@@ -26,6 +27,7 @@ from intermodal.builder.host_trust import HostTrust, gather
 from intermodal.builder.interface import BlobReader, BuildLog, SecretSource
 from intermodal.builder.layer_tree import LayerTree
 from intermodal.builder.probe import probe_python
+from intermodal.builder.python_source import find_uv
 from intermodal.builder.records import ImageRecord, ImageRecords
 from intermodal.builder.single_flight import SingleFlight
 from intermodal.builder.storage import ImageStorage
@@ -202,8 +204,22 @@ class BuildahBuilder:
         if link.layer.kind is LayerKind.PIP_INSTALL:
             packages = self._cache / "uv"
             packages.mkdir(parents=True, exist_ok=True)
-            volumes += [f"{find_uv()}:{dockerfile.UV}:ro", f"{packages}:{dockerfile.UV_CACHE}:rw"]
-        return tuple(volumes)
+            volumes += [f"{_uv()}:{dockerfile.UV}:ro", f"{packages}:{dockerfile.UV_CACHE}:rw"]
+        return (*volumes, *self._apt_sources(workspace, LayerTree(self._records.paths(parent))))
+
+    @staticmethod
+    def _apt_sources(workspace: Path, tree: LayerTree) -> list[str]:
+        """Mounts that point apt in the build at this machine's mirror."""
+        mirror = host_mirror(read_sources())
+        volumes = []
+        for number, path in enumerate(SOURCES_FILES):
+            found = tree.find(path)
+            text = found.read_text(errors="replace") if found is not None and found.is_file() else ""
+            if on_mirror(text, mirror) != text:
+                replacement = workspace / f"apt-{number}.sources"
+                replacement.write_text(on_mirror(text, mirror))
+                volumes.append(f"{replacement}:{path}:ro")
+        return volumes
 
     def _fill_context(self, context: Path, entries: list[FileEntry]) -> None:
         """Copy the files that COPY may name. Paths were checked; nothing here is a link."""
@@ -216,13 +232,11 @@ class BuildahBuilder:
             target.chmod(entry.mode & 0o777)
 
 
-def find_uv() -> Path:
-    """The uv program that came with this server."""
-    beside = Path(sys.executable).with_name("uv")
-    found = str(beside) if beside.is_file() else shutil.which("uv")
+def _uv() -> Path:
+    found = find_uv()
     if found is None:
         raise RuntimeFailure("uv is not installed; it is needed to install Python packages in images. pip install uv")
-    return Path(found).resolve()
+    return found
 
 
 def _title(link: Link, recipe: Recipe) -> str:

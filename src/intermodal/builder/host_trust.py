@@ -52,9 +52,11 @@ class HostTrust:
         environment = dict(self.environment())
         if self.ca_bundle is not None:
             (directory / "ca.crt").write_bytes(self.ca_bundle.read_bytes())
+            (directory / "wgetrc").write_text(f"ca_certificate = {MOUNT}/ca.crt\n")
         (directory / "pip.conf").write_text(pip_conf(self.pip))
         (directory / "uv.toml").write_text(uv_toml(self.pip))
-        (directory / "apt.conf").write_text("".join(f"{line}\n" for line in self.apt))
+        apt = [f'Acquire::https::CAInfo "{MOUNT}/ca.crt";'] if self.ca_bundle is not None else []
+        (directory / "apt.conf").write_text("".join(f"{line}\n" for line in [*self.apt, *apt]))
         environment.update(secrets)
         (directory / "environment.sh").write_text(shell_exports(environment))
         for path in directory.iterdir():
@@ -67,8 +69,8 @@ class HostTrust:
         variables["PIP_DISABLE_PIP_VERSION_CHECK"] = "1"
         if self.ca_bundle is not None:
             variables.update(dict.fromkeys(_CA_VARIABLES, f"{MOUNT}/ca.crt"))
-        if self.apt:
-            variables["APT_CONFIG"] = f"{MOUNT}/apt.conf"
+            variables["WGETRC"] = f"{MOUNT}/wgetrc"
+        variables["APT_CONFIG"] = f"{MOUNT}/apt.conf"
         variables["DEBIAN_FRONTEND"] = "noninteractive"
         return {**variables, **self.uv_env, **self.proxies}
 

@@ -12,6 +12,7 @@ import os
 import re
 import shutil
 import subprocess
+import sys
 import tarfile
 import zipfile
 from collections.abc import Iterable, Iterator, Sequence
@@ -67,26 +68,34 @@ class Interpreter:
         return wanted in (self.version, self.series)
 
 
-def candidates(environ: dict[str, str]) -> Iterator[tuple[Path, str]]:
+def find_uv() -> Path | None:
+    """The uv program that came with this server, or one on PATH."""
+    beside = Path(sys.executable).with_name("uv")
+    found = str(beside) if beside.is_file() else shutil.which("uv")
+    return None if found is None else Path(found).resolve()
+
+
+def candidates(environ: dict[str, str], downloaded: Path) -> Iterator[tuple[Path, str]]:
     """Places where interpreters usually are, with what to call each place; the best first."""
     home = Path(environ.get("HOME", "/root"))
     managed = Path(environ.get("UV_PYTHON_INSTALL_DIR") or home / ".local" / "share" / "uv" / "python")
-    for path in sorted(managed.glob("cpython-3.*/bin/python3.*")):
-        yield path, "uv"
+    for directory in (downloaded, managed):
+        for path in sorted(directory.glob("cpython-3.*/bin/python3.*"), reverse=True):
+            yield path, "uv"
     pyenv = Path(environ.get("PYENV_ROOT") or home / ".pyenv")
-    for path in sorted(pyenv.glob("versions/3.*/bin/python3.*")):
+    for path in sorted(pyenv.glob("versions/3.*/bin/python3.*"), reverse=True):
         yield path, "pyenv"
-    for directory in environ.get("PATH", "").split(os.pathsep):
-        if directory and "shims" not in Path(directory).parts:
-            for path in sorted(Path(directory).glob("python3.*")):
+    for name in environ.get("PATH", "").split(os.pathsep):
+        if name and "shims" not in Path(name).parts:
+            for path in sorted(Path(name).glob("python3.*")):
                 yield path, str(path)
 
 
-def find_interpreters(environ: dict[str, str]) -> list[Interpreter]:
+def find_interpreters(environ: dict[str, str], downloaded: Path) -> list[Interpreter]:
     """Every usable CPython on this machine, the best first. Starts each once; blocking."""
     found: list[Interpreter] = []
     seen: set[Path] = set()
-    for path, origin in candidates(environ):
+    for path, origin in candidates(environ, downloaded):
         real = path.resolve()
         if not re.fullmatch(r"python3\.\d+", path.name) or real in seen or not os.access(real, os.X_OK):
             continue

@@ -147,7 +147,9 @@ async def test_package_names_cannot_run_commands(builder: BuildahBuilder) -> Non
 
 
 async def test_apt_install_works(builder: BuildahBuilder) -> None:
-    wanted = spec(commands("RUN apt-get update && apt-get install -y --no-install-recommends hello", "RUN hello > /out"))
+    wanted = spec(
+        commands("RUN apt-get update && apt-get install -y --no-install-recommends hello", "RUN hello > /out")
+    )
     image = await builder.build(wanted, Log())
     assert read(image, "/out") == "Hello, world!\n"
 
@@ -166,7 +168,11 @@ async def test_environment_workdir_entrypoint_and_user_files_are_in_the_image(
 
 
 async def test_exec_form_and_other_shells_run(builder: BuildahBuilder) -> None:
-    lines = ['RUN ["/bin/sh", "-c", "echo $0 > /exec", "word"]', 'SHELL ["/bin/bash", "-c"]', "RUN [[ a == a ]] && echo ok > /bash"]
+    lines = [
+        'RUN ["/bin/sh", "-c", "echo $0 > /exec", "word"]',
+        'SHELL ["/bin/bash", "-c"]',
+        "RUN [[ a == a ]] && echo ok > /bash",
+    ]
     below = commands(*lines)
     image = await builder.build(spec(below, commands("RUN [[ a == a ]] && echo still > /still")), Log())
     assert read(image, "/exec") == "word\n"

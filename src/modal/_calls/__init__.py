@@ -1,0 +1,1 @@
+"""Function calls: inputs out, outputs back."""

@@ -1,0 +1,477 @@
+"""`modal.App`: functions that are deployed together."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager
+from pathlib import PurePosixPath
+from typing import TYPE_CHECKING, Any, Callable, Optional, Protocol, TypeVar, Union, overload
+
+from .._later import not_built_yet
+from .._sync import blocking_context
+from .._type_vars import OriginalReturnType, P
+from ..exception import InvalidError
+from .function import Function
+from .function_options import FunctionOptions, check_options
+from .local_entrypoint import LocalEntrypoint
+from .partial_function import PartialFunction
+from .user_function import check_function, is_generator_function
+
+if TYPE_CHECKING:
+    from collections.abc import Coroutine
+
+    from ..gpu import GPU_T
+    from ..retries import Retries
+    from ..schedule import Schedule
+    from .client import Client
+    from .cloud_bucket_mount import CloudBucketMount
+    from .image import Image
+    from .mount import Mount
+    from .network_file_system import NetworkFileSystem
+    from .object import Object
+    from .proxy import Proxy
+    from .secret import Secret
+    from .volume import Volume
+
+CLS = TypeVar("CLS", bound=type)
+Result = TypeVar("Result")
+
+
+class FunctionDecorator(Protocol):
+    """What `@app.function(...)` gives. An `async def` function keeps its coroutine for `.local`, not for `.remote`."""
+
+    @overload
+    def __call__(
+        self, func: Callable[P, Coroutine[Any, Any, Result]]
+    ) -> Function[P, Result, Coroutine[Any, Any, Result]]: ...
+
+    @overload
+    def __call__(self, func: Callable[P, Result]) -> Function[P, Result, Result]: ...
+
+    @overload
+    def __call__(self, func: PartialFunction) -> Function[Any, Any, Any]: ...
+
+
+class App:
+    """A group of functions that run and are deployed together.
+
+    app = modal.App()
+
+    @app.function()
+    def square(x):
+        return x * x
+
+    @app.local_entrypoint()
+    def main():
+        print(square.remote(7))
+    """
+
+    def __init__(
+        self,
+        name: Optional[str] = None,
+        *,
+        image: Optional[Image] = None,
+        mounts: Sequence[Mount] = [],
+        secrets: Sequence[Secret] = [],
+        volumes: dict[Union[str, PurePosixPath], Volume] = {},  # noqa: B006
+    ) -> None:
+        """Make an app. Nothing happens at the server before it runs.
+
+        Args:
+            name: its name; letters, digits, dashes, dots and underscores.
+            image: default image of the functions; else `modal.Image.debian_slim()`.
+            mounts: mounts of all functions.
+            secrets: secrets of all functions.
+            volumes: volumes of all functions.
+
+        Raises:
+            InvalidError: a value is of the wrong kind.
+        """
+        self._name = _check_name(name)
+        self._description: Optional[str] = None
+        # Checked as those of a function are, by the same code.
+        defaults = check_options({**_NOTHING, "image": image, "mounts": mounts, "secrets": secrets, "volumes": volumes})
+        self._image, self._mounts, self._secrets = defaults.image, defaults.mounts, defaults.secrets
+        self._not_yet = defaults.not_yet
+        self._functions: dict[str, Function[Any, Any, Any]] = {}
+        self._entrypoints: dict[str, LocalEntrypoint[Any, Any]] = {}
+        self._app_id: Optional[str] = None
+        self._running = False
+
+    # -- what it is
+
+    @property
+    def name(self) -> Optional[str]:
+        """The name given to the app."""
+        return self._name
+
+    @property
+    def is_interactive(self) -> bool:
+        """Whether the app runs in interactive mode."""
+        return False
+
+    @property
+    def app_id(self) -> Optional[str]:
+        """The id of the running app, or of the one that ran last."""
+        from .._runtime_context import container_context
+
+        context = container_context()
+        return self._app_id if context is None else context.app_id
+
+    @property
+    def description(self) -> Optional[str]:
+        """The app's name, or else the description that was set."""
+        return self._name or self._description
+
+    def set_description(self, description: str) -> None:
+        """Describe an app that has no name."""
+        self._description = description
+
+    @property
+    def image(self) -> Image:
+        """The default image of the functions."""
+        if self._image is None:
+            from .image import Image
+
+            self._image = Image.debian_slim()
+        return self._image
+
+    @property
+    def registered_functions(self) -> dict[str, Function[Any, Any, Any]]:
+        """The functions by name."""
+        return dict(self._functions)
+
+    @property
+    def registered_classes(self) -> dict[str, Any]:
+        """The classes by name: none, until classes are available."""
+        return {}
+
+    @property
+    def registered_entrypoints(self) -> dict[str, LocalEntrypoint[Any, Any]]:
+        """The local entrypoints by name."""
+        return dict(self._entrypoints)
+
+    @property
+    def indexed_objects(self) -> dict[str, Object]:
+        """The functions and classes by name."""
+        return dict(self._functions)
+
+    @property
+    def registered_web_endpoints(self) -> list[str]:
+        """The names of functions that are web endpoints: none, until those are available."""
+        return []
+
+    @staticmethod
+    def lookup(
+        name: str,
+        client: Optional[Client] = None,
+        environment_name: Optional[str] = None,
+        create_if_missing: bool = False,
+    ) -> App:
+        """Find a deployed app by name."""
+        not_built_yet("modal.App.lookup", "Make an app with modal.App() and run it.")
+
+    # -- running
+
+    @blocking_context
+    @asynccontextmanager
+    async def run(
+        self,
+        client: Optional[Client] = None,
+        show_progress: Optional[bool] = None,
+        detach: bool = False,
+        interactive: bool = False,
+        environment_name: Optional[str] = None,
+    ) -> AsyncIterator[App]:
+        """Run the app while the `with` (or `async with`) block runs; functions can be called in it.
+
+        Args:
+            client: the connection to use; default: that of the configuration, or else the local server, which is
+                started when it does not run.
+            show_progress: deprecated: use `modal.enable_output()`.
+            detach: the app goes on after the block until its calls are done.
+            interactive: not available yet.
+            environment_name: the environment; default: that of the configuration.
+
+        Raises:
+            InvalidError: the app runs already, this is a container, or a function has something this version cannot do.
+            ConnectionError: no server can be reached or started.
+            RemoteError: an image cannot be built.
+        """
+        from .._running import RunOptions, running
+
+        if interactive:
+            not_built_yet("App.run(interactive=True)")
+        if show_progress is not None:
+            _warn_show_progress()
+        async with running(self, client, RunOptions(bool(detach), environment_name)):
+            yield self
+
+    # -- registering
+
+    def function(
+        self,
+        _warn_parentheses_missing: Any = None,
+        *,
+        image: Optional[Image] = None,
+        schedule: Optional[Schedule] = None,
+        secrets: Sequence[Secret] = (),
+        gpu: Union[GPU_T, list[GPU_T]] = None,
+        serialized: bool = False,
+        mounts: Sequence[Mount] = (),
+        network_file_systems: dict[Union[str, PurePosixPath], NetworkFileSystem] = {},  # noqa: B006
+        volumes: dict[Union[str, PurePosixPath], Union[Volume, CloudBucketMount]] = {},  # noqa: B006
+        allow_cross_region_volumes: bool = False,
+        cpu: Optional[Union[float, tuple[float, float]]] = None,
+        memory: Optional[Union[int, tuple[int, int]]] = None,
+        ephemeral_disk: Optional[int] = None,
+        proxy: Optional[Proxy] = None,
+        retries: Optional[Union[int, Retries]] = None,
+        concurrency_limit: Optional[int] = None,
+        allow_concurrent_inputs: Optional[int] = None,
+        container_idle_timeout: Optional[int] = None,
+        timeout: Optional[int] = None,
+        keep_warm: Optional[int] = None,
+        name: Optional[str] = None,
+        is_generator: Optional[bool] = None,
+        cloud: Optional[str] = None,
+        region: Optional[Union[str, Sequence[str]]] = None,
+        enable_memory_snapshot: bool = False,
+        block_network: bool = False,
+        max_inputs: Optional[int] = None,
+        i6pn: Optional[bool] = None,
+        _experimental_scheduler_placement: Optional[Any] = None,
+        _experimental_buffer_containers: Optional[int] = None,
+        _experimental_proxy_ip: Optional[str] = None,
+        _experimental_custom_scaling_factor: Optional[float] = None,
+    ) -> FunctionDecorator:
+        """Register a function with the app, as `@app.function()`.
+
+        Args:
+            image: what the containers run in; default: the app's.
+            schedule: when it runs by itself once deployed (not available yet).
+            secrets: environment variables of the containers.
+            gpu: "any", "T4", "A100:2", an object of `modal.gpu`, or a list of alternatives.
+            serialized: send the function pickled, instead of importing its module in the container; the Python versions
+                must be the same.
+            mounts: deprecated: local files for the containers; use `Image.add_local_*`.
+            network_file_systems: shared directories by path (not available yet).
+            volumes: volumes by path (not available yet).
+            allow_cross_region_volumes: no effect: there are no regions.
+            cpu: cores to ask for, or (request, limit); default 0.125.
+            memory: MiB to ask for, or (request, limit); default 128.
+            ephemeral_disk: MiB that a container may write.
+            proxy: outbound address (not available yet).
+            retries: how often a failed input is tried again, 0 to 10, or a `modal.Retries`.
+            concurrency_limit: containers at most.
+            allow_concurrent_inputs: inputs that one container runs at a time, 1 to 1000.
+            container_idle_timeout: seconds until an idle container ends; default 60.
+            timeout: seconds an input may run, 1 second to 7 days; default 300.
+            keep_warm: containers at least.
+            name: its name in the app; default: that of the Python function.
+            is_generator: True for a function that returns a generator without being one.
+            cloud: "aws", "gcp", "oci" or "auto".
+            region: region or regions to run in.
+            enable_memory_snapshot: start from a snapshot where possible.
+            block_network: no network in the containers.
+            max_inputs: inputs after which a container is replaced.
+            i6pn: IPv6 between containers (not available yet).
+
+        Raises:
+            InvalidError: a value is out of range or of the wrong kind, or the function cannot be found by containers.
+        """
+        options = check_options({**_NOTHING, **{k: v for k, v in locals().items() if k in _NOTHING}})
+        if _warn_parentheses_missing is not None:
+            raise InvalidError("@app.function takes no positional argument: write `@app.function()`, with parentheses.")
+
+        def decorate(func: Any) -> Any:
+            return self._add_function(func, options, name, is_generator)
+
+        return decorate
+
+    def _add_function(
+        self, func: Any, options: FunctionOptions, name: Optional[str], is_generator: Optional[bool]
+    ) -> Function[Any, Any, Any]:
+        not_yet = options.not_yet + self._not_yet
+        if isinstance(func, PartialFunction):
+            not_yet += tuple(f"@modal.{mark.value}" for mark in func.marks)
+            func = func.raw_f
+        if isinstance(func, Function):
+            raise InvalidError(f"The function {func._tag!r} is registered with an app already.")
+        check_function(func, options.serialized)
+        tag = func.__name__ if name is None else name
+        if not isinstance(tag, str) or not 0 < len(tag) <= 256:
+            raise InvalidError(f"A function's name must be a string of 1 to 256 characters, not {tag!r}.")
+        from dataclasses import replace
+
+        options = replace(options, not_yet=not_yet)
+        generator = is_generator_function(func) if is_generator is None else bool(is_generator)
+        function = Function._of(func, tag, options, generator)
+        self._register(function)
+        return function
+
+    def _register(self, function: Function[Any, Any, Any]) -> None:
+        if self._running:
+            raise InvalidError(f"The app is running: the function {function._tag!r} must be registered before that.")
+        before = self._functions.get(function._tag)
+        if before is not None and not _same_place(before, function):
+            import warnings
+
+            warnings.warn(
+                f"The app has a function {function._tag!r} already, which this one replaces; give one of them another "
+                "name with @app.function(name=...).",
+                UserWarning,
+                stacklevel=4,
+            )
+        function._app = self  # whose defaults it keeps when another app includes it
+        self._functions[function._tag] = function
+
+    def cls(
+        self,
+        _warn_parentheses_missing: Optional[bool] = None,
+        *,
+        image: Optional[Image] = None,
+        secrets: Sequence[Secret] = (),
+        gpu: Union[GPU_T, list[GPU_T]] = None,
+        serialized: bool = False,
+        mounts: Sequence[Mount] = (),
+        network_file_systems: dict[Union[str, PurePosixPath], NetworkFileSystem] = {},  # noqa: B006
+        volumes: dict[Union[str, PurePosixPath], Union[Volume, CloudBucketMount]] = {},  # noqa: B006
+        allow_cross_region_volumes: bool = False,
+        cpu: Optional[Union[float, tuple[float, float]]] = None,
+        memory: Optional[Union[int, tuple[int, int]]] = None,
+        ephemeral_disk: Optional[int] = None,
+        proxy: Optional[Proxy] = None,
+        retries: Optional[Union[int, Retries]] = None,
+        concurrency_limit: Optional[int] = None,
+        allow_concurrent_inputs: Optional[int] = None,
+        container_idle_timeout: Optional[int] = None,
+        timeout: Optional[int] = None,
+        keep_warm: Optional[int] = None,
+        cloud: Optional[str] = None,
+        region: Optional[Union[str, Sequence[str]]] = None,
+        enable_memory_snapshot: bool = False,
+        block_network: bool = False,
+        max_inputs: Optional[int] = None,
+        _experimental_scheduler_placement: Optional[Any] = None,
+        _experimental_buffer_containers: Optional[int] = None,
+        _experimental_proxy_ip: Optional[str] = None,
+        _experimental_custom_scaling_factor: Optional[float] = None,
+    ) -> Callable[[CLS], CLS]:
+        """Register a class with the app (not available yet)."""
+        not_built_yet("Classes (@app.cls)", "Use functions with @app.function().")
+
+    @overload
+    def local_entrypoint(
+        self, _warn_parentheses_missing: None = None, *, name: Optional[str] = None
+    ) -> Callable[[Callable[P, OriginalReturnType]], LocalEntrypoint[P, OriginalReturnType]]: ...
+
+    @overload
+    def local_entrypoint(self, _warn_parentheses_missing: Callable[..., Any], *, name: Optional[str] = None) -> Any: ...
+
+    def local_entrypoint(self, _warn_parentheses_missing: Any = None, *, name: Optional[str] = None) -> Any:
+        """Register where `modal run` begins, as `@app.local_entrypoint()`. The function runs in the user's process.
+
+        Args:
+            name: its name; default: that of the Python function.
+
+        Raises:
+            InvalidError: written without parentheses, on something that is no function, or the name is taken.
+        """
+        if _warn_parentheses_missing is not None:
+            raise InvalidError("Write `@app.local_entrypoint()`, with parentheses.")
+        if name is not None and not isinstance(name, str):
+            raise InvalidError(f"The name of a local entrypoint must be a string, not {name!r}.")
+
+        def decorate(raw_f: Callable[..., Any]) -> LocalEntrypoint[Any, Any]:
+            if not callable(raw_f) or isinstance(raw_f, (type, Function)):
+                raise InvalidError(f"@app.local_entrypoint() decorates plain functions, not {raw_f!r}.")
+            tag = raw_f.__qualname__ if name is None else name
+            if tag in self._entrypoints:
+                raise InvalidError(f"The app has a local entrypoint {tag!r} already; give this one another name.")
+            entrypoint: LocalEntrypoint[Any, Any] = LocalEntrypoint(raw_f, tag)
+            self._entrypoints[tag] = entrypoint
+            return entrypoint
+
+        return decorate
+
+    def include(self, /, other_app: App) -> None:
+        """Take the functions of another app into this one, with the defaults they have there.
+
+        Raises:
+            InvalidError: it is no app, or both have a function of one name.
+        """
+        if not isinstance(other_app, App):
+            raise InvalidError(f"App.include takes a modal.App, not {other_app!r}.")
+        for tag, function in other_app._functions.items():
+            if self._functions.get(tag, function) is not function:
+                raise InvalidError(
+                    f"Both apps have a function {tag!r}; give one of them another name with @app.function(name=...)."
+                )
+            self._functions[tag] = function
+
+    def __repr__(self) -> str:
+        return f"modal.App({self._name!r})"
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return App, (self._name,)
+
+
+#: The parameters of `function` that `check_options` looks at, none of them given.
+_NOTHING: Mapping[str, Any] = {
+    "image": None,
+    "schedule": None,
+    "secrets": (),
+    "gpu": None,
+    "serialized": False,
+    "mounts": (),
+    "network_file_systems": {},
+    "volumes": {},
+    "cpu": None,
+    "memory": None,
+    "ephemeral_disk": None,
+    "proxy": None,
+    "retries": None,
+    "concurrency_limit": None,
+    "allow_concurrent_inputs": None,
+    "container_idle_timeout": None,
+    "timeout": None,
+    "keep_warm": None,
+    "cloud": None,
+    "region": None,
+    "enable_memory_snapshot": False,
+    "block_network": False,
+    "max_inputs": None,
+    "i6pn": None,
+    "_experimental_scheduler_placement": None,
+    "_experimental_buffer_containers": None,
+    "_experimental_proxy_ip": None,
+    "_experimental_custom_scaling_factor": None,
+}
+
+
+def _check_name(name: Optional[str]) -> Optional[str]:
+    if name is None:
+        return None
+    allowed = isinstance(name, str) and 0 < len(name) <= 64 and all(char.isalnum() or char in "-._" for char in name)
+    if not allowed or not name.isascii():
+        raise InvalidError(
+            f"An app's name must have 1 to 64 letters, digits, dashes, dots and underscores, not {name!r}."
+        )
+    return name
+
+
+def _same_place(one: Function[Any, Any, Any], other: Function[Any, Any, Any]) -> bool:
+    """Whether both are the same function in the source, as when a notebook cell runs again."""
+    first, second = one.get_raw_f(), other.get_raw_f()
+    return (first.__module__, first.__qualname__) == (second.__module__, second.__qualname__)
+
+
+def _warn_show_progress() -> None:
+    import warnings
+
+    from ..exception import DeprecationError
+
+    warnings.warn(
+        "App.run(show_progress=...) has no effect; use `with modal.enable_output():`.", DeprecationError, stacklevel=3
+    )

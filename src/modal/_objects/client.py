@@ -1,0 +1,142 @@
+"""`modal.Client`: a connection to a server."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING, Any, Optional
+
+from .._runtime_context import container_context
+from .._sync import at_exit, blocking_method
+from ..exception import InvalidError
+
+if TYPE_CHECKING:
+    import asyncio
+
+    from .._wire.client import RpcClient
+    from .._wire.messages.server import ServerInfo
+
+_SESSION_ALPHABET = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
+
+
+class Client:
+    """A connection to a server, made when it is first needed.
+
+    The SDK makes one by itself from the configuration; make one with `from_credentials` to act for someone else.
+    """
+
+    def __init__(self, target: Optional[str] = None, token: Optional[dict[str, Any]] = None) -> None:
+        """Args:
+        target: ``unix:///path`` or ``http(s)://host:port``; None: as configured, or else the local server.
+        token: ``{"id": …, "secret": …}``; None: none.
+        """
+        self._target = target
+        self._token = token
+        self._connection: Optional[RpcClient] = None
+        self._opening: Optional[asyncio.Task[RpcClient]] = None
+        self._closed = False
+
+    @classmethod
+    def from_credentials(cls, token_id: str, token_secret: str) -> Client:
+        """Make a client that connects with a token.
+
+        Raises:
+            InvalidError: a part of the token is empty or no string.
+        """
+        for name, value in (("token_id", token_id), ("token_secret", token_secret)):
+            if not isinstance(value, str) or not value:
+                raise InvalidError(f"Client.from_credentials: {name} must be a string that is not empty.")
+        return cls(token={"id": token_id, "secret": token_secret})
+
+    def is_closed(self) -> bool:
+        """Whether the client was closed."""
+        return self._closed
+
+    @blocking_method
+    async def hello(self) -> None:
+        """Connect to the server and ask for its version.
+
+        Raises:
+            ConnectionError: the server cannot be reached.
+            VersionError: client and server do not speak one protocol version.
+            AuthError: the server does not accept the token.
+        """
+        await self._info()
+
+    async def _info(self) -> ServerInfo:
+        from .._wire.messages.common import Empty
+        from .._wire.messages.server import SERVER_INFO
+
+        info, _ = await (await self._rpc()).unary(SERVER_INFO, Empty())
+        return info
+
+    async def _rpc(self) -> RpcClient:
+        """The open connection; on the bridge's loop only."""
+        if self._connection is not None:
+            return self._connection
+        import asyncio
+
+        if self._opening is None:
+            self._opening = asyncio.ensure_future(self._open())
+        try:
+            return await asyncio.shield(self._opening)
+        finally:
+            if self._opening is not None and self._opening.done():
+                self._opening = None  # a failed attempt may be made again
+
+    async def _open(self) -> RpcClient:
+        from .._wire.client import RpcClient
+
+        target = self._target or await _configured_target()
+        rpc = RpcClient(target, session=_new_session(), token=self._token)
+        try:
+            await rpc.open()
+        except BaseException:
+            await rpc.close()
+            raise
+        self._connection = rpc
+        return rpc
+
+    async def _close(self) -> None:
+        self._closed = True
+        if self._connection is not None:
+            await self._connection.close()
+
+
+def _new_session() -> str:
+    return "se-" + "".join(_SESSION_ALPHABET[byte % 62] for byte in os.urandom(22))
+
+
+async def _configured_target() -> str:
+    context = container_context()
+    if context is not None:
+        return f"unix://{context.socket_path}"
+    from .._local_server import ensure_local_server
+    from ..config import config
+
+    return config.get("server_url") or await ensure_local_server()
+
+
+_default: Optional[Client] = None
+_default_pid = 0
+
+
+def default_client() -> Client:
+    """The client of this process: to the configured server, or in a container to its agent."""
+    global _default, _default_pid
+    if _default is None or _default.is_closed() or _default_pid != os.getpid():
+        token = None
+        if container_context() is None:
+            from ..config import config
+
+            token_id, secret = config.get("token_id"), config.get("token_secret")
+            token = {"id": token_id, "secret": secret} if token_id and secret else None
+        _default, _default_pid = Client(token=token), os.getpid()
+    return _default
+
+
+async def _close_default() -> None:
+    if _default is not None and _default_pid == os.getpid():
+        await _default._close()
+
+
+at_exit(_close_default)

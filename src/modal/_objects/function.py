@@ -1,0 +1,362 @@
+"""`modal.Function`: a function that runs in containers."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, Iterable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Callable, Generic, Optional
+
+from .._later import not_built_yet
+from .._runtime_context import container_context, current_input_id
+from .._serialization import serialize
+from .._sync import generator_in_caller, in_caller, on_loop
+from .._type_vars import OriginalReturnType, P, ReturnType
+from ..exception import InvalidError, NotFoundError
+from .function_call import FunctionCall
+from .function_options import FunctionOptions
+from .object import Object
+
+if TYPE_CHECKING:
+    from .._wire.client import RpcClient
+    from .._wire.messages.call import Output
+    from .app import App
+    from .client import Client
+    from .resolver import Resolver
+
+_NOT_CONSUMED = (
+    "The outputs of Function.{0} were never asked for, so nothing runs: iterate over them, or use Function.for_each."
+)
+
+
+@dataclass(frozen=True)
+class FunctionStats:
+    """The state of a function's containers."""
+
+    backlog: int  #: inputs that wait for a container
+    num_total_runners: int  #: containers that run
+
+
+class Function(Object, Generic[P, ReturnType, OriginalReturnType]):
+    """A function that runs in containers, and scales with its inputs.
+
+    Made by decorating a function with `@app.function()`. In a running app, call it with `remote`, `map`, `spawn` and
+    their kin; `local` calls the Python function itself. Every blocking method has an async form, as in
+    ``await f.remote.aio(1)``.
+    """
+
+    _raw_f: Optional[Callable[..., Any]] = None
+    _tag: str = ""
+    _options: FunctionOptions
+    _is_generator = False
+    _web_url = ""
+    _main_by_value = False
+    _client: Optional[Client] = None
+    _rpc: Optional[RpcClient] = None  #: set while calls can be made
+    _app: Optional[App] = None  #: the app it was registered with
+
+    @classmethod
+    def _of(
+        cls, raw_f: Callable[..., Any], tag: str, options: FunctionOptions, is_generator: bool
+    ) -> Function[Any, Any, Any]:
+        function: Function[Any, Any, Any] = cls._new(f"Function {tag}")
+        function._raw_f = raw_f
+        function._tag = tag
+        function._options = options
+        function._is_generator = is_generator
+        # Containers of a script have its classes; containers of other functions do not have this `__main__`.
+        function._main_by_value = options.serialized or raw_f.__module__ != "__main__"
+        return function
+
+    # -- identity
+
+    @property
+    def is_generator(self) -> bool:
+        """Whether it yields values: call it with `remote_gen`."""
+        return self._is_generator
+
+    @property
+    def web_url(self) -> str:
+        """The URL of a web endpoint. Raises InvalidError for a function that is none."""
+        if not self._web_url:
+            raise InvalidError(f"{self._what} is no web endpoint, so it has no URL.")
+        return self._web_url
+
+    @staticmethod
+    def lookup(
+        app_name: str,
+        name: str,
+        namespace: Any = None,
+        client: Optional[Client] = None,
+        environment_name: Optional[str] = None,
+    ) -> Function[Any, Any, Any]:
+        """Find a function of a deployed app."""
+        not_built_yet("modal.Function.lookup", "Functions of the running app can be called.")
+
+    @classmethod
+    def from_name(
+        cls, app_name: str, name: str, namespace: Any = None, environment_name: Optional[str] = None
+    ) -> Function[Any, Any, Any]:
+        """Refer to a function of a deployed app; it is looked up when it is first used."""
+        not_built_yet("modal.Function.from_name", "Functions of the running app can be called.")
+
+    async def _hydrate(self, client: Optional[Client]) -> None:
+        await self._bind(client)
+
+    async def _bind(self, client: Optional[Client] = None) -> tuple[RpcClient, str]:
+        """The connection and the id to call with; on the bridge's loop.
+
+        Raises:
+            InvalidError: the function's app is not running.
+            NotFoundError: in a container: the running app has no such function.
+        """
+        if self._rpc is not None and self._object_id is not None:
+            return self._rpc, self._object_id
+        context = container_context()
+        if context is None and self._client is None:
+            raise InvalidError(
+                f"The function {self._tag!r} cannot be called since its app is not running: call it inside "
+                "`with app.run():`, or start the program with `modal run`."
+            )
+        if context is not None and self._object_id is None:
+            function_id = context.objects.get(self._tag) or await self._published(context.app_id)
+            if not function_id:
+                known = ", ".join(sorted(context.objects)) or "none"
+                raise NotFoundError(
+                    f"The running app has no function {self._tag!r}; it has {known}. Was it registered only locally?"
+                )
+            self._object_id = function_id
+        from .client import default_client
+
+        self._rpc = await (client or self._client or default_client())._rpc()
+        return self._rpc, self.object_id
+
+    async def _published(self, app_id: str) -> str:
+        """Ask the server: a container that started early may not have been told of every function."""
+        from .._wire.messages.app import APP_OBJECTS, AppRef
+        from .client import default_client
+
+        reply, _ = await (await default_client()._rpc()).unary(APP_OBJECTS, AppRef(app_id))
+        return reply.functions.get(self._tag, "")
+
+    async def _load(self, resolver: Resolver) -> str:
+        raise InvalidError(f"{self._what} is loaded by its app only.")
+
+    def _attach(self, rpc: RpcClient, function_id: str, web_url: str) -> None:
+        """The app runs: calls can be made."""
+        self._rpc, self._object_id, self._web_url = rpc, function_id, web_url
+
+    def _detach(self) -> None:
+        """The app has ended."""
+        self._rpc, self._object_id, self._web_url = None, None, ""
+
+    # -- calls
+
+    def _payload(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> bytes:
+        from .._calls.payload import check_size
+
+        payload = serialize((args, kwargs), main_by_value=self._main_by_value)
+        check_size(payload)
+        return payload
+
+    @in_caller
+    async def remote(self, /, *args: P.args, **kwargs: P.kwargs) -> ReturnType:
+        """Call the function in a container and return its result.
+
+        Raises:
+            Exception: what the function raised, with the remote frames in its traceback.
+            InvalidError: the app is not running, or the function is a generator.
+            SerializationError: an argument cannot be pickled.
+            FunctionTimeoutError: it ran longer than its `timeout`.
+            ExecutionError: its container could not start or died.
+        """
+        from .._calls.payload import result_of
+
+        if self._is_generator:
+            raise InvalidError(f"The function {self._tag!r} is a generator: call it with remote_gen().")
+        output, payload = await on_loop(self._run(self._payload(args, kwargs), current_input_id() or ""))
+        result: ReturnType = result_of(output, payload)
+        return result
+
+    async def _run(self, payload: bytes, parent: str) -> tuple[Output, bytes]:
+        from .._calls.payload import as_input, fetch
+        from .._wire.messages.call import CALL_RUN, CallRun
+
+        rpc, function_id = await self._bind()
+        record, body = await as_input(rpc, 0, payload)
+        output, data = await rpc.unary(CALL_RUN, CallRun(function_id, record, parent), body)
+        return output, data if output.blob is None else await fetch(rpc, output.blob, data)
+
+    @generator_in_caller()
+    async def remote_gen(self, /, *args: P.args, **kwargs: P.kwargs) -> AsyncGenerator[Any, None]:
+        """Call the generator in a container and iterate over what it yields, with `for` or `async for`.
+
+        Raises:
+            Exception: what the generator raised.
+            InvalidError: the app is not running, or the function is no generator.
+        """
+        from .._calls.generator_session import generator_values
+
+        if not self._is_generator:
+            raise InvalidError(f"The function {self._tag!r} is no generator: call it with remote().")
+        values = generator_values(self._bind, self._payload(args, kwargs), current_input_id() or "")
+        try:
+            async for value in values:
+                yield value
+        finally:
+            await values.aclose()
+
+    def local(self, *args: P.args, **kwargs: P.kwargs) -> OriginalReturnType:
+        """Call the Python function itself, in this process."""
+        result: OriginalReturnType = self.get_raw_f()(*args, **kwargs)
+        return result
+
+    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> OriginalReturnType:
+        """Raises InvalidError: say whether you mean `remote` or `local`."""
+        raise InvalidError(
+            f"{self._tag!r} cannot be called directly: use {self._tag}.remote(...) to run it in a container "
+            f"or {self._tag}.local(...) to run it here."
+        )
+
+    @in_caller
+    async def spawn(self, /, *args: P.args, **kwargs: P.kwargs) -> FunctionCall[ReturnType]:
+        """Start the function in a container and return at once, when the server has the call on disk.
+
+        Returns:
+            The call, whose `get` waits for the result.
+        """
+        call_id = await on_loop(self._spawn(self._payload(args, kwargs), current_input_id() or ""))
+        return FunctionCall._of(call_id, self._client, self._is_generator)
+
+    async def _spawn(self, payload: bytes, parent: str) -> str:
+        from .._calls.payload import as_input
+        from .._wire.messages.call import CALL_SPAWN, CallSpawn
+
+        rpc, function_id = await self._bind()
+        record, body = await as_input(rpc, 0, payload)
+        reply, _ = await rpc.unary(CALL_SPAWN, CallSpawn(function_id, record, parent), body)
+        return reply.call_id
+
+    @generator_in_caller(_NOT_CONSUMED.format("map"))
+    async def map(
+        self,
+        *input_iterators: Iterable[Any],
+        kwargs: dict[str, Any] = {},  # noqa: B006
+        order_outputs: bool = True,
+        return_exceptions: bool = False,
+    ) -> AsyncGenerator[Any, None]:
+        """Call the function for many inputs side by side, and iterate over the outputs with `for` or `async for`.
+
+        Inputs are consumed lazily, some thousands ahead of the outputs. Leaving the loop early cancels the rest.
+
+        Args:
+            input_iterators: one iterable, blocking or async, for each argument of the function.
+            kwargs: keyword arguments of every call.
+            order_outputs: give outputs in the order of the inputs; False: as they complete.
+            return_exceptions: give a failure as an output instead of raising the first one.
+
+        Raises:
+            Exception: what the function raised for an input, unless `return_exceptions`.
+            InvalidError: the app is not running, or the function is a generator.
+        """
+        from .._calls.map_outputs import map_outputs, zipped
+
+        self._check_mappable()
+        outputs = map_outputs(self, zipped(input_iterators), dict(kwargs), order_outputs, return_exceptions)
+        try:
+            async for value in outputs:
+                yield value
+        finally:
+            await outputs.aclose()
+
+    @generator_in_caller(_NOT_CONSUMED.format("starmap"))
+    async def starmap(
+        self,
+        input_iterator: Iterable[Sequence[Any]],
+        kwargs: dict[str, Any] = {},  # noqa: B006
+        order_outputs: bool = True,
+        return_exceptions: bool = False,
+    ) -> AsyncGenerator[Any, None]:
+        """Like `map`, but each input is a sequence of the function's arguments."""
+        from .._calls.map_outputs import map_outputs, starred
+
+        self._check_mappable()
+        outputs = map_outputs(self, starred(input_iterator), dict(kwargs), order_outputs, return_exceptions)
+        try:
+            async for value in outputs:
+                yield value
+        finally:
+            await outputs.aclose()
+
+    @in_caller
+    async def for_each(
+        self,
+        *input_iterators: Iterable[Any],
+        kwargs: dict[str, Any] = {},  # noqa: B006
+        ignore_exceptions: bool = False,
+    ) -> None:
+        """Like `map`, for the effect of the calls: waits until all are done and drops the outputs.
+
+        Args:
+            input_iterators: one iterable for each argument of the function.
+            kwargs: keyword arguments of every call.
+            ignore_exceptions: go on when calls fail.
+        """
+        from .._calls.map_outputs import map_outputs, zipped
+
+        self._check_mappable()
+        outputs = map_outputs(self, zipped(input_iterators), dict(kwargs), False, ignore_exceptions)
+        try:
+            async for _ in outputs:
+                pass
+        finally:
+            await outputs.aclose()
+
+    def _check_mappable(self) -> None:
+        if self._is_generator:
+            raise InvalidError(
+                f"The function {self._tag!r} is a generator: it can be called with remote_gen, not mapped."
+            )
+
+    # -- the rest
+
+    def get_raw_f(self) -> Callable[P, OriginalReturnType]:
+        """The Python function that was decorated."""
+        if self._raw_f is None:
+            raise InvalidError(f"The Python code of {self._what} is not in this process.")
+        return self._raw_f
+
+    @in_caller
+    async def get_current_stats(self) -> FunctionStats:
+        """How many inputs wait and how many containers run."""
+        backlog, runners = await on_loop(self._stats())
+        return FunctionStats(backlog, runners)
+
+    async def _stats(self) -> tuple[int, int]:
+        from .._wire.messages.function import FUNCTION_STATS, FunctionRef
+
+        rpc, function_id = await self._bind()
+        stats, _ = await rpc.unary(FUNCTION_STATS, FunctionRef(function_id))
+        return stats.backlog, stats.num_total_runners
+
+    @in_caller
+    async def keep_warm(self, warm_pool_size: int) -> None:
+        """Set how many containers are kept ready."""
+        not_built_yet("Function.keep_warm", "Give keep_warm=... to @app.function().")
+
+    def __get__(self, obj: Any, owner: Any = None) -> Function[P, ReturnType, OriginalReturnType]:
+        return self
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _by_tag, (self._tag, self._is_generator, self._main_by_value, self._object_id)
+
+
+def _by_tag(tag: str, is_generator: bool, main_by_value: bool, function_id: Optional[str]) -> Function[Any, Any, Any]:
+    """Make a function that was pickled: a reference, without the Python code."""
+    function: Function[Any, Any, Any] = Function._new(f"Function {tag}")
+    function._tag, function._is_generator, function._main_by_value = tag, is_generator, main_by_value
+    function._object_id = function_id
+    if function_id is not None and container_context() is None:
+        from .client import default_client
+
+        function._client = default_client()
+    return function

@@ -1,0 +1,158 @@
+"""`modal.functions.FunctionCall`: a call that was spawned, and `gather`."""
+
+from __future__ import annotations
+
+import builtins
+from collections.abc import AsyncGenerator, Sequence
+from typing import TYPE_CHECKING, Any, Generic, Optional
+
+from .._later import not_built_yet
+from .._sync import blocking, generator_in_caller, in_caller, on_loop
+from .._type_vars import ReturnType, T
+from ..exception import InvalidError, TimeoutError
+from .object import Object
+
+if TYPE_CHECKING:
+    from .._wire.client import RpcClient
+    from .._wire.messages.call import Output
+    from ..call_graph import InputInfo
+    from .client import Client
+
+
+class ResultNotReady(TimeoutError, builtins.TimeoutError):
+    """`get` waited for its `timeout`. It is a `TimeoutError` of Python as well as one of `modal.exception`."""
+
+
+class FunctionCall(Object, Generic[ReturnType]):
+    """A reference to a call made by `Function.spawn`, to wait for, poll or cancel. It can be pickled and kept."""
+
+    _client: Optional[Client] = None
+    _is_generator = False
+
+    @classmethod
+    def _of(cls, call_id: str, client: Optional[Client], is_generator: bool) -> FunctionCall[Any]:
+        call: FunctionCall[Any] = cls._new(f"FunctionCall.from_id({call_id!r})")
+        call._object_id = call_id
+        call._client = client
+        call._is_generator = is_generator
+        return call
+
+    @staticmethod
+    def from_id(
+        function_call_id: str, client: Optional[Client] = None, is_generator: bool = False
+    ) -> FunctionCall[Any]:
+        """Refer to a call by its `object_id`.
+
+        Args:
+            function_call_id: the id, ``fc-…``.
+            client: the connection to use; default: that of the configuration.
+            is_generator: the function is a generator: use `get_gen`.
+
+        Raises:
+            InvalidError: for what is no call id. One that the server does not know is a NotFoundError when it is used.
+        """
+        if not isinstance(function_call_id, str) or not function_call_id.startswith("fc-"):
+            raise InvalidError(f"{function_call_id!r} is no function call id; they begin with 'fc-'.")
+        return FunctionCall._of(function_call_id, client, bool(is_generator))
+
+    @in_caller
+    async def get(self, timeout: Optional[float] = None) -> ReturnType:
+        """Wait for the result.
+
+        Args:
+            timeout: seconds to wait at most; 0 polls; None waits for ever.
+
+        Raises:
+            TimeoutError: there is no result yet (both Python's and that of `modal.exception`).
+            OutputExpiredError: the result was kept for its retention time and is gone.
+            NotFoundError: the server does not know the call.
+            Exception: what the function raised.
+        """
+        from .._calls.payload import result_of
+
+        if self._is_generator:
+            raise InvalidError(f"{self.object_id} is the call of a generator: use get_gen().")
+        if timeout is not None and (isinstance(timeout, bool) or not isinstance(timeout, (int, float)) or timeout < 0):
+            raise InvalidError(f"timeout must be a number of seconds of at least 0, not {timeout!r}.")
+        output, payload = await on_loop(self._get(timeout))
+        result: ReturnType = result_of(output, payload)
+        return result
+
+    async def _get(self, timeout: Optional[float]) -> tuple[Output, bytes]:
+        from .._calls.payload import fetch
+        from .._wire.messages.call import CALL_GET, CallGet
+
+        rpc, _ = await self._bind()
+        try:
+            output, body = await rpc.unary(CALL_GET, CallGet(self.object_id, timeout))
+        except TimeoutError as error:
+            if type(error) is not TimeoutError:
+                raise  # such as OutputExpiredError
+            raise ResultNotReady(str(error)) from None
+        return output, await fetch(rpc, output.blob, body)
+
+    @generator_in_caller()
+    async def get_gen(self) -> AsyncGenerator[Any, None]:
+        """Iterate over what a spawned generator yields.
+
+        Raises:
+            Exception: what the generator raised.
+        """
+        from .._calls.generator_session import generator_values
+
+        values = generator_values(self._bind, None, call_id=self.object_id)
+        try:
+            async for value in values:
+                yield value
+        finally:
+            await values.aclose()
+
+    @in_caller
+    async def get_call_graph(self) -> list[InputInfo]:
+        """The tree of calls that this call made."""
+        not_built_yet("FunctionCall.get_call_graph")
+
+    @in_caller
+    async def cancel(self, terminate_containers: bool = False) -> None:
+        """Cancel the call: inputs that run are interrupted, others never begin. A finished call stays as it is.
+
+        Args:
+            terminate_containers: kill the containers that run its inputs; their other inputs run again elsewhere.
+        """
+        await on_loop(self._cancel(terminate_containers))
+
+    async def _cancel(self, terminate_containers: bool) -> None:
+        from .._wire.messages.call import CALL_CANCEL, CallCancel
+
+        rpc, _ = await self._bind()
+        await rpc.unary(CALL_CANCEL, CallCancel(self.object_id, bool(terminate_containers)))
+
+    async def _bind(self) -> tuple[RpcClient, str]:
+        from .client import default_client
+
+        return await (self._client or default_client())._rpc(), ""
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return FunctionCall.from_id, (self.object_id, None, self._is_generator)
+
+
+async def _gather(*function_calls: FunctionCall[T]) -> Sequence[T]:
+    """Wait for the results of several calls and return them in order.
+
+    Raises:
+        Exception: the failure of the first call that fails; the others go on.
+    """
+    from .resolver import together
+
+    return await together(_result(call) for call in function_calls)
+
+
+async def _result(call: FunctionCall[T]) -> T:
+    from .._calls.payload import result_of
+
+    output, payload = await call._get(None)
+    result: T = result_of(output, payload)
+    return result
+
+
+gather = blocking(_gather)

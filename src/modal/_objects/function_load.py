@@ -1,0 +1,122 @@
+"""Creating the functions of an app at the server: their images built, their files sent, their specs put together."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, Any
+
+from .._later import NotBuiltYet
+from .._local_files import LocalFile
+from .._local_modules import automount_entries, unsent_modules
+from .._output import output
+from .._serialization import serialize_function
+from .._wire.messages.function import FUNCTION_CREATE, FunctionCreate, FunctionHandle, FunctionSpec
+from ..config import config
+from .mount import create_mounts
+from .resolver import Resolver, together
+from .user_function import entry_of, home_of, source_for
+
+if TYPE_CHECKING:
+    from .app import App
+    from .function import Function
+    from .image import Image
+
+
+async def load_functions(app: App, resolver: Resolver) -> dict[str, FunctionHandle]:
+    """Create every function of `app`, with what it needs, side by side.
+
+    Raises:
+        InvalidError: something cannot be sent, or this version cannot do what a function asks for.
+        RemoteError: an image cannot be built.
+    """
+    functions = app.registered_functions
+    for function in functions.values():
+        _refuse_what_is_not_built(function)
+    loader = _Loader(app, resolver)
+    handles = await together(loader.create(function) for function in functions.values())
+    return dict(zip(functions, handles))
+
+
+def _refuse_what_is_not_built(function: Function[Any, Any, Any]) -> None:
+    if function._options.not_yet:
+        names = " and ".join(function._options.not_yet)
+        raise NotBuiltYet(
+            f"The function {function._tag!r} uses {names}, which this version of intermodal does not have yet."
+        )
+
+
+class _Loader:
+    """Sends what the functions of one app share, once."""
+
+    def __init__(self, app: App, resolver: Resolver) -> None:
+        self._app = app
+        self._resolver = resolver
+        self._source_files = self._find_source_files()
+        self._sending: dict[Any, asyncio.Task[list[str]]] = {}
+
+    def _find_source_files(self) -> list[LocalFile]:
+        """The files of the modules that functions are defined in and, with automount, of all that are imported."""
+        automount = config.get("automount")
+        files: dict[str, LocalFile] = {}
+        functions = [one for one in self._app.registered_functions.values() if not one._options.serialized]
+        entries = {entry_of(home_of(function.get_raw_f())) for function in functions}
+        for entry in entries or {None}:
+            files.update((file.remote_path, file) for file in automount_entries(entry, automount=automount))
+        output().files_sent([str(file.path) for file in files.values()])
+        return [files[place] for place in sorted(files)]
+
+    async def create(self, function: Function[Any, Any, Any]) -> FunctionHandle:
+        app = function._app or self._app
+        image = function._options.image or app.image
+        secrets = [*app._secrets, *function._options.secrets]
+        mounts = [*app._mounts, *function._options.mounts]
+        image_id, secret_ids, source_mounts, image_mounts, *others = await together(
+            [
+                self._resolver.load(image),
+                self._resolver.load_all(secrets),
+                self._send("source", self._source_files),
+                self._send_image_files(image),
+                *(self._send(id(mount), mount._mount_files()) for mount in mounts),
+            ]
+        )
+        mount_ids = [*source_mounts, *image_mounts, *(mount_id for ids in others for mount_id in ids)]
+        spec = self._spec(function, str(image_id), mount_ids, list(secret_ids))
+        body = serialize_function(function.get_raw_f()) if function._options.serialized else b""
+        handle, _ = await self._resolver.client.unary(
+            FUNCTION_CREATE, FunctionCreate(self._resolver.app_id, spec), body
+        )
+        return handle
+
+    async def _send_image_files(self, image: Image) -> list[str]:
+        return await self._send(id(image), image._mount_files())
+
+    async def _send(self, key: Any, files: list[LocalFile]) -> list[str]:
+        """Create the mounts of `files`, once for each key."""
+        if not files:
+            return []
+        if key not in self._sending:
+            self._sending[key] = asyncio.ensure_future(create_mounts(self._resolver.client, files))
+        return await asyncio.shield(self._sending[key])
+
+    def _spec(
+        self, function: Function[Any, Any, Any], image_id: str, mount_ids: list[str], secret_ids: list[str]
+    ) -> FunctionSpec:
+        options, raw = function._options, function.get_raw_f()
+        entry = None if options.serialized else entry_of(home_of(raw))
+        return FunctionSpec(
+            name=function._tag,
+            source=source_for(raw, options.serialized, unsent_modules(entry, self._source_files)),
+            image_id=image_id,
+            mount_ids=mount_ids,
+            secret_ids=secret_ids,
+            is_generator=function._is_generator,
+            resources=options.resources,
+            timeout=options.timeout,
+            retries=options.retries,
+            scaling=options.scaling,
+            concurrency=options.concurrency,
+            block_network=options.block_network,
+            cloud=options.cloud,
+            regions=list(options.regions),
+            enable_memory_snapshot=options.enable_memory_snapshot,
+        )

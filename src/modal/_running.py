@@ -1,0 +1,173 @@
+"""Running an app: create it, load its objects, publish them, show what happens, and stop it, whatever happens."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Optional
+
+from ._objects.client import Client, default_client
+from ._objects.function_load import load_functions
+from ._objects.resolver import Resolver
+from ._output import output
+from ._runtime_context import is_local
+from ._wire.messages.app import (
+    APP_CREATE,
+    APP_EVENTS,
+    APP_PUBLISH,
+    APP_STOP,
+    AppCreate,
+    AppEvents,
+    AppPublish,
+    AppState,
+    AppStop,
+    AppStopReason,
+)
+from .config import config
+from .exception import ConnectionError, Error, InvalidError, NotFoundError
+
+if TYPE_CHECKING:
+    from ._objects.app import App
+    from ._wire.client import RpcClient
+
+_STOP_TIMEOUT = 60.0  #: seconds the server may take to stop an app: running inputs get their grace
+_RETRY = 0.5  #: seconds before the events are asked for again
+
+
+@dataclass(frozen=True)
+class RunOptions:
+    """How to run."""
+
+    detach: bool = False
+    environment_name: Optional[str] = None
+
+
+@asynccontextmanager
+async def running(app: App, client: Optional[Client], options: RunOptions) -> AsyncIterator[None]:
+    """Run `app` while the block runs; on the bridge's loop.
+
+    Raises:
+        InvalidError: it runs already, this is a container, or a function asks for what cannot be.
+        ConnectionError: no server can be reached or started.
+        RemoteError: an image cannot be built.
+    """
+    _check_can_run(app)
+    app._running = True
+    try:
+        client = client or default_client()
+        rpc = await client._rpc()
+        state = AppState.DETACHED if options.detach else AppState.EPHEMERAL
+        description = app.description or _default_description()
+        environment = options.environment_name or config.get("environment")
+        created, _ = await rpc.unary(APP_CREATE, AppCreate(description, environment, state, app.name))
+        app._app_id = created.app_id
+        watch = _Watch(rpc, created.app_id)
+        reason = AppStopReason.FAILED
+        try:
+            await _start(app, client, rpc, state)
+            watch.start()
+            output().app_started(created.app_id, description)
+            yield
+            reason = AppStopReason.FINISHED
+        except (KeyboardInterrupt, asyncio.CancelledError):
+            reason = AppStopReason.INTERRUPTED
+            raise
+        finally:
+            for function in app._functions.values():
+                function._detach()
+            await _finish(rpc, created.app_id, watch, reason, options.detach)
+    finally:
+        app._running = False
+
+
+def _check_can_run(app: App) -> None:
+    if not is_local():
+        raise InvalidError(
+            "An app cannot be run from inside a container: this code runs when its module is imported there. Put it "
+            "below `if __name__ == '__main__':` or `if modal.is_local():`."
+        )
+    if app._running:
+        raise InvalidError("The app is running already; one app can run once at a time in a process.")
+
+
+def _default_description() -> str:
+    main = getattr(sys.modules.get("__main__"), "__file__", None)
+    return Path(main).name if main else "interactive session"
+
+
+async def _start(app: App, client: Client, rpc: RpcClient, state: AppState) -> None:
+    """Load and publish the app's functions, so that they can be called."""
+    assert app._app_id is not None
+    resolver = Resolver(rpc, app._app_id)
+    try:
+        handles = await load_functions(app, resolver)
+    finally:
+        await resolver.close()
+    ids = {tag: handle.function_id for tag, handle in handles.items()}
+    await rpc.unary(APP_PUBLISH, AppPublish(app._app_id, ids, state))
+    for tag, handle in handles.items():
+        function = app._functions[tag]
+        function._client = client
+        function._attach(rpc, handle.function_id, handle.web_url)
+
+
+async def _finish(rpc: RpcClient, app_id: str, watch: _Watch, reason: AppStopReason, detach: bool) -> None:
+    """Stop the app unless it goes on detached, and show the rest of its output."""
+    stays = detach and reason is not AppStopReason.FAILED
+    try:
+        if not stays and not watch.stopped:
+            await rpc.unary(APP_STOP, AppStop(app_id, reason), timeout=_STOP_TIMEOUT)
+        await watch.drain(0.0 if stays else config.get("logs_timeout"))
+    except Error as error:
+        # The block's own outcome matters more than this; the server stops the app when it misses this client.
+        output().message(f"The app {app_id} could not be stopped in order: {error}")
+        await watch.drain(0.0)
+    output().app_stopped("detached" if stays else reason)
+
+
+class _Watch:
+    """Follows an app's events and shows them, over lost connections, each log entry once."""
+
+    def __init__(self, rpc: RpcClient, app_id: str) -> None:
+        self._rpc = rpc
+        self._app_id = app_id
+        self._after = 0
+        self._task: Optional[asyncio.Task[None]] = None
+        self.stopped = False  #: the server said that the app has stopped
+
+    def start(self) -> None:
+        self._task = asyncio.ensure_future(self._follow())
+
+    async def drain(self, seconds: float) -> None:
+        """Wait at most `seconds` for the last events, then watch no more."""
+        if self._task is None:
+            return
+        if seconds > 0:
+            await asyncio.wait([self._task], timeout=seconds)
+        self._task.cancel()
+        await asyncio.gather(self._task, return_exceptions=True)
+
+    async def _follow(self) -> None:
+        while not self.stopped:
+            try:
+                async with self._rpc.stream(APP_EVENTS, AppEvents(self._app_id, self._after)) as stream:
+                    async for event, _ in stream:
+                        if event.logs:
+                            self._after = event.logs[-1].seq
+                        if event.stopped is not None:
+                            self.stopped = True
+                            return
+                        output().app_event(event)
+            except ConnectionError:
+                output().message("The connection to the server was lost; connecting again.")
+            except NotFoundError:
+                self.stopped = True
+                return
+            except Error as error:
+                output().message(f"The app's output cannot be followed: {error}")
+                return
+            await asyncio.sleep(_RETRY)

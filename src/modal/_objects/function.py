@@ -147,7 +147,7 @@ class Function(Object, Generic[P, ReturnType, OriginalReturnType]):
 
     def _detach(self) -> None:
         """The app has ended."""
-        self._rpc, self._object_id, self._web_url = None, None, ""
+        self._rpc, self._object_id, self._web_url, self._client = None, None, "", None
 
     # -- calls
 

@@ -65,6 +65,7 @@ class SdkServer:
         self._calls: dict[str, dict[int, tuple[Output, bytes]]] = {}
         self._complete: set[str] = set()
         self._stops: dict[str, asyncio.Event] = {}
+        self._held: list[Any] = []
         self._ids = 0
         self._loop = asyncio.new_event_loop()
         self._server: Any = None
@@ -239,6 +240,7 @@ class SdkServer:
         for index, (output, data) in list(answers.items()):
             if index not in request.received:
                 await stream.send(OutputBatch([output]), data)
+        self._held.append(stream)
         async for batch, payloads in stream:
             if batch.last:
                 self._complete.add(call_id)
@@ -262,6 +264,10 @@ class SdkServer:
             await stream.send(OutputBatch(done=True))
         else:
             await asyncio.Event().wait()
+
+    def release(self) -> None:
+        """Let maps that were held go on, over a new connection."""
+        self._loop.call_soon_threadsafe(lambda: [stream._endpoint.hang_up() for stream in self._held])
 
     async def call_generate(self, ctx: Context, request: Any, body: bytes, stream: ServerStream[Any, Any]) -> None:
         args, kwargs = deserialize(bytes(body))

@@ -7,7 +7,7 @@ is taken up by a better served one, that one's containers get no new inputs and 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 
 from intermodal.machines.container import ContainerEvent, ContainerState
 
@@ -16,6 +16,7 @@ from .instructions import FailInputs, Instruction, RecallInputs, ReportPending, 
 from .placement import Fit, Placement, Verdict
 from .pool import Container, Pool
 
+REST_SECONDS = 1.0  #: idle time that protects a container from a pool that has others
 STOP_GRACE = 30.0  #: seconds a container gets to run its exit hooks
 
 
@@ -41,6 +42,16 @@ class Capacity:
             self._hungry[pool.function_id] = pool
         elif pool.deficit or pool.shortage:
             self._satisfied(pool, out)
+
+    @property
+    def hungry(self) -> Collection[Pool]:
+        """The pools that want more than they have."""
+        return self._hungry.values()
+
+    def retry(self) -> None:
+        """Let the next `settle` try everyone again: a container that makes room may have come to rest."""
+        for pool in self._hungry.values():
+            pool.blocked_at = -1
 
     def settle(self, now: float, out: list[Instruction]) -> None:
         """Start what is wanted and fits, in fair order."""
@@ -102,7 +113,7 @@ class Capacity:
         if fit.verdict is Verdict.PENDING:
             if not pool.live:
                 self._report(pool, fit.short, fit.reason, out)
-            self._make_room(pool, out)
+            self._make_room(pool, now, out)
 
     def _refuse(self, pool: Pool, fit: Fit, out: list[Instruction]) -> None:
         """No machine can ever run the pool's containers: fail what waits, and stop wanting any until asked again."""
@@ -142,11 +153,16 @@ class Capacity:
 
     # -- making room -------------------------------------------------------------------------------------------
 
-    def _make_room(self, pool: Pool, out: list[Instruction]) -> None:
+    def _make_room(self, pool: Pool, now: float, out: list[Instruction]) -> None:
         pool.making_room.intersection_update(self.containers)
         if pool.making_room or not pool.needs_containers:
             return
-        idle = [c for c in self.containers.values() if c.container_id in c.pool.idle and c.pool is not pool]
+        rested = 0.0 if not pool.live else REST_SECONDS
+        idle = [
+            c
+            for c in self.containers.values()
+            if c.container_id in c.pool.idle and c.pool is not pool and now - c.idle_since >= rested
+        ]
         idle.sort(key=lambda c: c.idle_since)
         victims = self._enough(pool, idle)
         if not victims and pool.queue.size:

@@ -23,6 +23,7 @@ MAX_START_FAILURES = 3  #: in a row; then what is queued fails
 START_BACKOFF = 0.1  #: seconds before the next try after a failed start; doubles with each
 MAX_START_BACKOFF = 5.0
 RESCALE_SECONDS = 0.01
+IDLE_RECHECK_SECONDS = 1.0  #: the same for containers that are wanted without a backlog
 RECHECK_SECONDS = 0.1  #: how often a backlog is looked at while nothing happens
 _SLACK = 0.001  # a timer may fire that much early
 
@@ -104,9 +105,8 @@ class Scheduler:
             return
         pool = container.pool
         pool.returned(container, event.input_ids)
-        if container.state is ContainerState.READY and container.running:
-            pool.feed(self._now, self._out)
-        else:
+        pool.feed(self._now, self._out)
+        if not container.running:
             self._freed(container)
         self._rescale(pool)
 
@@ -273,7 +273,7 @@ class Scheduler:
         self._capacity.placement.join(event)
         for pool in self._pools.values():
             self._rescale(pool, settle=False)
-        self._capacity.settle(self._now, self._out)
+        self._settle()
 
     def _node_lost(self, event: events.NodeLost) -> None:
         self._capacity.placement.lose(event.node_id)
@@ -284,7 +284,7 @@ class Scheduler:
                 self._forget(container)
         for pool in touched.values():
             self._rescale(pool, settle=False)
-        self._capacity.settle(self._now, self._out)
+        self._settle()
 
     # -- how many ----------------------------------------------------------------------------------------------
 
@@ -307,7 +307,13 @@ class Scheduler:
             want = min(want, limit - len(pool.containers) + have)
         self._capacity.want(pool, want - pool.live, out)
         if settle:
-            self._capacity.settle(now, out)
+            self._settle()
+
+    def _settle(self) -> None:
+        """Start what is wanted and fits; who still waits is looked at again."""
+        self._capacity.settle(self._now, self._out)
+        for pool in self._capacity.hungry:
+            self._wake(pool, self._now + (RECHECK_SECONDS if pool.queue.size else IDLE_RECHECK_SECONDS))
 
     def _after_failures(self, pool: Pool, want: int) -> int:
         """After a failed start, one try at a time, each a little later; none without an input once it is broken."""
@@ -336,6 +342,7 @@ class Scheduler:
 
     def _tick(self, event: events.Tick) -> None:
         self._promised = math.inf
+        self._capacity.retry()
         due = [pool for pool in self._pools.values() if pool.wake_at <= self._now + _SLACK]
         for pool in due:
             pool.wake_at = math.inf
@@ -346,7 +353,7 @@ class Scheduler:
                 pool.feed(self._now, self._out)
             self._retire_idle(pool)
             self._rescale(pool, settle=False)
-        self._capacity.settle(self._now, self._out)
+        self._settle()
         first = min((pool.wake_at for pool in self._pools.values()), default=math.inf)
         self._out = [one for one in self._out if not isinstance(one, WakeAt)]
         if first < math.inf:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import tracemalloc
 from collections.abc import Iterable
 
 import pytest
@@ -258,3 +259,44 @@ def test_a_batched_function_is_given_whole_batches() -> None:
     made.handle(queue(*"abcdef"), 0.0)
     told = without_wakes(made.handle(ev.ContainerReady("ta-0"), 0.1))
     assert told[0] == PushInputs("ta-0", list("abcd"))
+
+
+def test_a_cancelled_input_that_is_given_back_is_not_queued_again() -> None:
+    made = ready("in-0", "in-1", "in-2")
+    made.handle(ev.InputsDropped("fu", "fc", ["in-2"]), 0.21)
+    assert without_wakes(made.handle(ev.InputsReturned("ta-0", ["in-2"]), 0.22)) == []
+    told = made.handle(ev.InputsFinished("ta-0", ["in-0", "in-1"], 0.00002), 0.23)
+    assert not any(isinstance(one, PushInputs) for one in told)
+
+
+def test_a_function_with_an_unlimited_start_failure_streak_is_not_retried_faster_than_its_backoff() -> None:
+    made = scheduler(ev.PoolAdded("fu", "ap", "f", scaling=Scaling(min_containers=1)))
+    starts, now = 0, 0.0
+    for _ in range(100):
+        now += 0.05
+        made.handle(queue(f"in-{now}"), now)
+        for one in made.handle(ev.Tick(), now):
+            starts += isinstance(one, StartContainer)
+        for number in range(100):
+            made.handle(ev.ContainerExited(f"ta-{number}", "broken"), now)
+    assert starts <= 6
+
+
+def test_a_queued_input_costs_little_more_than_its_pointer() -> None:
+    made = Scheduler(iter(()))
+    made.handle(ev.PoolAdded("fu", "ap", "f"), 0.0)
+    many = [[f"in-{batch}-{n}" for n in range(256)] for batch in range(400)]
+    single = [f"in-{n}" for n in range(20_000)]
+    tracemalloc.start()
+    try:
+        for batch in many:
+            made.handle(ev.InputsQueued("fu", "fc", batch), 1.0)
+        in_batches = tracemalloc.get_traced_memory()[0] / (400 * 256)
+        tracemalloc.clear_traces()
+        for one in single:
+            made.handle(ev.InputsQueued("fu", one, (one,)), 1.0)
+        alone = tracemalloc.get_traced_memory()[0] / len(single)
+    finally:
+        tracemalloc.stop()
+    assert in_batches < 10
+    assert alone < 300  # bytes; a call of its own each, with the tuple that brought it

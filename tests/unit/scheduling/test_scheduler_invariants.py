@@ -50,6 +50,7 @@ class AnyOrder(RuleBasedStateMachine):
         self.wake: float | None = None
         self.pending: dict[str, str] = {}
         self.sequence = itertools.count()
+        self.is_warm = False  # whether some function may want containers without inputs
         self.tell(ev.NodeJoined("one", *NODES["one"]))
         self.nodes.add("one")
 
@@ -127,6 +128,7 @@ class AnyOrder(RuleBasedStateMachine):
         left_over = any(model.function_id == function_id for model in self.containers.values())
         if function_id not in self.pools and not left_over:
             self.pools.add(function_id)
+            self.is_warm |= function_id == "fu-warm"
             app_id, resources, scaling, concurrency = FUNCTIONS[function_id]
             self.tell(ev.PoolAdded(function_id, app_id, function_id, resources, scaling, concurrency))
 
@@ -173,12 +175,12 @@ class AnyOrder(RuleBasedStateMachine):
 
     @rule(data=st.data())
     def inputs_return(self, data: st.DataObject) -> None:
-        asked = [key for key, model in self.containers.items() if model.recalls]
+        asked = [key for key, model in self.containers.items() if model.recalls or model.state == "stopping"]
         if not asked:
             return
         container_id = data.draw(st.sampled_from(asked))
         model = self.containers[container_id]
-        model.recalls -= 1
+        model.recalls = max(0, model.recalls - 1)
         slots = FUNCTIONS[model.function_id][3].max_concurrent_inputs
         back = model.held[slots + data.draw(st.integers(0, 3)) :]
         model.held = [one for one in model.held if one not in back]
@@ -208,6 +210,13 @@ class AnyOrder(RuleBasedStateMachine):
         container_id = data.draw(st.sampled_from(sorted(self.containers)))
         self.tell(ev.ContainerExited(container_id, "it was killed"))
         del self.containers[container_id]
+
+    @precondition(lambda self: self.pools)
+    @rule(data=st.data(), most=st.sampled_from([1, 2]), least=st.sampled_from([0, 1, 3]))
+    def scaling_changes(self, data: st.DataObject, most: int, least: int) -> None:
+        function_id = data.draw(st.sampled_from(sorted(self.pools)))
+        self.is_warm = True
+        self.tell(ev.PoolUpdated(function_id, Scaling(least, most, 0, 5.0)))
 
     @rule(node_id=st.sampled_from(sorted(NODES)))
     def node_comes_or_goes(self, node_id: str) -> None:
@@ -287,8 +296,7 @@ class AnyOrder(RuleBasedStateMachine):
         for function_id, reason in self.pending.items():
             if reason:
                 assert function_id in self.pools
-                warm = FUNCTIONS[function_id][2].min_containers > 0
-                assert warm or any(
+                assert self.is_warm or any(
                     where == "queued" and self.call[one][0] == function_id for one, where in self.where.items()
                 )
 

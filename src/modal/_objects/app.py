@@ -8,6 +8,7 @@ from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, Any, Callable, Optional, Protocol, TypeVar, Union, overload
 
 from .._later import not_built_yet
+from .._runtime_context import container_context
 from .._sync import blocking_context
 from .._type_vars import OriginalReturnType, P
 from ..exception import InvalidError
@@ -113,8 +114,6 @@ class App:
     @property
     def app_id(self) -> Optional[str]:
         """The id of the running app, or of the one that ran last."""
-        from .._runtime_context import container_context
-
         context = container_context()
         return self._app_id if context is None else context.app_id
 
@@ -308,7 +307,15 @@ class App:
         generator = is_generator_function(func) if is_generator is None else bool(is_generator)
         function = Function._of(func, tag, options, generator)
         self._register(function)
+        self._enter_container(function)
         return function
+
+    def _enter_container(self, function: Function[Any, Any, Any]) -> None:
+        """In a container of `function`, raise what its image's `imports` held back."""
+        container = container_context()
+        image = function._options.image or self._image
+        if image is not None and container is not None and container.function_name == function._tag:
+            image._enter_container()
 
     def _register(self, function: Function[Any, Any, Any]) -> None:
         if self._running:

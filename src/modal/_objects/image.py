@@ -36,7 +36,8 @@ class Image(ImageFiles, ImagePip, ImageSteps, ImageLater, Object):
     built, which happens when an app that uses it runs.
     """
 
-    _import_error: Optional[ImportError] = None
+    _import_error: Optional[ImportError] = None  #: held back by `imports`
+    _is_of_this_container: bool = False
 
     @classmethod
     def _of(
@@ -83,11 +84,14 @@ class Image(ImageFiles, ImagePip, ImageSteps, ImageLater, Object):
         try:
             yield
         except ImportError as error:
+            if self._is_of_this_container:
+                raise
             if self._import_error is None:
                 self._import_error = error
 
-    def _raise_import_error(self) -> None:
-        """Raise what `imports` held back. For a container, of the image of the function that it is to run."""
+    def _enter_container(self) -> None:
+        """Say that this container runs a function with this image. Raises the ImportError that `imports` held back."""
+        self._is_of_this_container = True
         if self._import_error is not None:
             raise self._import_error
 

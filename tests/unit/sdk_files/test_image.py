@@ -8,9 +8,11 @@ from pathlib import Path
 import pytest
 from blob_server import BlobServer
 
+from modal import _runtime_context
 from modal._objects.image import Image
 from modal._objects.image_layers import copy_sources, to_spec
 from modal._wire.messages.image import ImageSpec, LayerKind, PipInstall
+from modal.app import App
 from modal.exception import DeprecationError, InvalidError, ModuleNotMountable
 from modal.file_pattern_matcher import FilePatternMatcher
 from modal.mount import Mount
@@ -325,15 +327,23 @@ async def test_an_existing_image_is_a_base() -> None:
 def test_imports_hold_an_import_error_back_until_it_matters() -> None:
     image = base()
     with image.imports():
-        import json  # noqa: F401
-    image._raise_import_error()
-    with image.imports():
         import d2_no_such_module  # noqa: F401
     with pytest.raises(ModuleNotFoundError, match="d2_no_such_module"):
-        image._raise_import_error()
-    with pytest.raises(ZeroDivisionError):
-        with image.imports():
-            _ = 1 / 0
+        image._enter_container()
+
+
+def test_imports_raise_at_once_in_a_container_of_the_image() -> None:
+    image = base()
+    with image.imports():
+        import json  # noqa: F401
+    image._enter_container()
+    with pytest.raises(ModuleNotFoundError, match="d2_no_such_module"), image.imports():
+        import d2_no_such_module  # noqa: F401
+
+
+def test_imports_hide_no_other_error() -> None:
+    with pytest.raises(ZeroDivisionError), base().imports():
+        _ = 1 / 0
 
 
 @pytest.mark.parametrize(
@@ -353,3 +363,20 @@ def test_imports_hold_an_import_error_back_until_it_matters() -> None:
 def test_what_is_not_built_yet_names_itself(call, name: str) -> None:
     with pytest.raises(InvalidError, match=rf"modal\.Image\.{name} is not available"):
         call()
+
+
+@pytest.mark.parametrize("own", [True, False])
+def test_a_container_raises_the_import_errors_of_its_own_image_only(own: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    context = _runtime_context.ContainerContext(container_id="ta-1", function_name="f" if own else "other")
+    monkeypatch.setattr(_runtime_context, "_container", context)
+    app, image = App(), base()
+    with image.imports():
+        import d2_no_such_module  # noqa: F401
+
+    def f() -> None: ...
+
+    if own:
+        with pytest.raises(ModuleNotFoundError, match="d2_no_such_module"):
+            app.function(image=image, serialized=True)(f)
+    else:
+        app.function(image=image, serialized=True)(f)

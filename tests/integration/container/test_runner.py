@@ -502,6 +502,17 @@ def test_it_runs_on_every_python(python: str, definition: str) -> None:
         assert agent.wait()[0] == 0
 
 
+@pytest.mark.parametrize("python", [sys.executable, *other_pythons()])
+def test_the_functions_of_a_real_app_are_found_on_every_python(python: str) -> None:
+    script = (
+        "import modal\napp = modal.App()\n"
+        "@app.function()\ndef f(x):\n"
+        "    return x, modal.current_input_id(), modal.current_function_call_id(), modal.is_local()"
+    )
+    with Agent(script, python=python) as agent:
+        assert agent.ready("f").call(1, name="in-1")[1] == (1, "in-1", "fc-in-1", False)
+
+
 def test_a_plain_function_imports_nothing_heavy() -> None:
     script = (
         "import sys\ndef f():\n"

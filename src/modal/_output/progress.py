@@ -10,6 +10,7 @@ if TYPE_CHECKING:
 STOP_REASONS = {
     "finished": "App completed.",
     "interrupted": "App stopped: it was interrupted. Its containers are stopped.",
+    "detached": "The app goes on running, detached. Stop it with `modal app stop`.",
     "failed": "App stopped: its entrypoint failed. Its containers are stopped.",
     "client_gone": "App stopped: its client was gone.",
     "stopped_by_user": "App stopped by a user.",
@@ -64,6 +65,8 @@ class FunctionProgress:
         status = self.status
         if status is None or not (status.running or status.starting):
             return ""
+        if not status.running:
+            return f"{plural(status.starting, 'container')} starting"
         text = plural(status.running, "container")
         return f"{text}, {status.starting:,} starting" if status.starting else text
 

@@ -103,6 +103,9 @@ class StreamProxy:
         self._write: Optional[Callable[[str], None]] = write
 
     def write(self, text: str) -> int:
+        if not isinstance(text, str):
+            # Some libraries find out by trying whether a stream takes bytes.
+            raise TypeError(f"write() argument must be str, not {type(text).__name__}")
         if self._write is None:
             return self._stream.write(text)
         self._write(text)

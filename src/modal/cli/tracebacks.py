@@ -10,13 +10,15 @@ from typing import Optional
 
 import click
 
+from ..exception import Error
+
 #: Where the SDK's own frames come from: this process, and containers.
 _OURS = (str(Path(__file__).parent.parent) + os.sep, "/opt/intermodal/", "<frozen ")
 _LIBRARY = str(Path(os.__file__).parent) + os.sep
 #: What stands between our frames and the user's.
 _PLUMBING = (
     *(_LIBRARY + name for name in ("asyncio/", "concurrent/futures/", "importlib/", "contextlib.py", "threading.py")),
-    str(Path(click.__file__).parent) + os.sep,
+    *(str(Path(click.__file__).parent.parent / package) + os.sep for package in ("click", "cloudpickle")),
 )
 
 
@@ -40,22 +42,30 @@ def has_user_frames(error: BaseException) -> bool:
 
 
 def format_user_traceback(error: BaseException) -> str:
-    """Format `error`, its causes and notes as Python does, leaving out frames that are ours or plumbing."""
+    """Format `error`, its causes and notes as Python does, leaving out frames that are ours or plumbing.
+
+    An error of ours is the whole story where it happened: what led to it inside the SDK is left out too.
+    """
     tree = traceback.TracebackException.from_exception(error)
-    _prune(tree)
+    _prune(tree, error)
     return "".join(tree.format())
 
 
-def _prune(tree: traceback.TracebackException) -> None:
+def _prune(tree: traceback.TracebackException, error: BaseException) -> None:
     seen: set[int] = set()
-    waiting: list[Optional[traceback.TracebackException]] = [tree]
+    waiting = [(tree, error)]
     while waiting:
-        node = waiting.pop()
-        if node is None or id(node) in seen:
+        node, exception = waiting.pop()
+        if id(node) in seen:
             continue
         seen.add(id(node))
-        # Plumbing between user frames goes; plumbing at the very end is where the user's call failed, and stays out
-        # too, because the exception's own message says what went wrong.
         node.stack[:] = [frame for frame in node.stack if not _is_noise(frame.filename)]
-        waiting += [node.__cause__, node.__context__]
-        waiting += getattr(node, "exceptions", None) or []
+        for link in ("__cause__", "__context__"):
+            before, reason = getattr(node, link), getattr(exception, link)
+            if before is None or reason is None:
+                continue
+            if isinstance(exception, Error) and not has_user_frames(reason):
+                setattr(node, link, None)
+            else:
+                waiting.append((before, reason))
+        waiting += zip(getattr(node, "exceptions", None) or [], getattr(exception, "exceptions", []))

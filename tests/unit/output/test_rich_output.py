@@ -225,6 +225,8 @@ def test_a_stream_kept_by_user_code_works_after_the_end(terminal):
     with live(terminal):
         kept = sys.stdout
     assert kept is not terminal.out
+    with pytest.raises(TypeError):
+        kept.write(b"bytes")  # type: ignore[arg-type]
     kept.write("late\n")
     kept.flush()
     terminal.wait_for(lambda text: text.endswith("late"))

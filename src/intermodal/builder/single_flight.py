@@ -61,10 +61,10 @@ class SingleFlight(Generic[Result]):
     async def run(self, key: Hashable, log: BuildLog, work: Callable[[BuildLog], Awaitable[Result]]) -> Result:
         """Join the work under way for `key`, or start it; its whole output goes to `log`."""
         flight = self._flights.get(key)
-        while flight is not None and flight.task.cancelling():
+        while flight is not None and flight.task.cancelling() and not flight.task.done():
             await asyncio.wait([flight.task])  # it is being cleaned up; begin anew after that
             flight = self._flights.get(key)
-        if flight is None:
+        if flight is None or flight.task.done():
             flight = self._start(key, work)
         flight.waiting += 1
         flight.broadcast.attach(log)

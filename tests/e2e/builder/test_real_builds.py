@@ -33,7 +33,8 @@ def fresh() -> str:
 async def test_debian_slim_has_a_working_python_pip_and_certificates(builder: BuildahBuilder) -> None:
     check = (
         "python -c 'import ssl, sys; print(sys.version_info[:2], sys.prefix)' > /out && pip --version >> /out "
-        "&& python3 -m venv /v && test ! -e /usr/local/lib/python3.11/test && cat /etc/ssl/certs/ca-certificates.crt > /ca"
+        "&& python3 -m venv /v && test ! -e /usr/local/lib/python3.11/test "
+        "&& cat /etc/ssl/certs/ca-certificates.crt > /ca"
     )
     image = await builder.build(spec(commands(f"RUN {check}")), Log())
     out = read(image, "/out")

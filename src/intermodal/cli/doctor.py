@@ -244,7 +244,8 @@ def _certificates(settings: Settings) -> Iterator[Finding]:
 def _pythons(settings: Settings) -> Iterator[Finding]:
     from intermodal.builder.python_source import find_interpreters
 
-    found = {".".join(item.version.split(".")[:2]) for item in find_interpreters(dict(os.environ))}
+    interpreters = find_interpreters(dict(os.environ), settings.cache_dir / "pythons")
+    found = {".".join(item.version.split(".")[:2]) for item in interpreters}
     here = [version for version in PYTHONS if version in found]
     missing = [version for version in PYTHONS if version not in found]
     text = f"on this machine: {', '.join(here) or 'none'}"

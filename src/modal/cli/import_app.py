@@ -127,6 +127,13 @@ def _execute(load: Callable[[], object], target: str) -> None:
         raise CliError(f"{target} ended the program (exit {error.code}) while it was imported.") from error
     except UnicodeDecodeError as error:
         raise CliError(f"{target} is not UTF-8 text.", 2) from error
+    except ImportError as error:
+        if "no known parent package" in str(error):
+            raise CliError(
+                f"{target} imports relative to its package, which a file has none of: run it as a module, "
+                "as in `modal run -m package.module`."
+            ) from error
+        raise UserTraceback(target) from error
     except Exception as error:
         raise UserTraceback(target) from error
 

@@ -72,10 +72,13 @@ def run_command_line(args: Optional[Sequence[str]] = None) -> int:
         return _exit_code(error)
     except (KeyboardInterrupt, click.Abort):
         return INTERRUPTED
-    except BrokenPipeError:
-        _silence_stdout()
-        return 1
     except BaseException as error:
+        if (
+            isinstance(error.__cause__ if isinstance(error, UserTraceback) else error, BrokenPipeError)
+            and _reader_is_gone()
+        ):
+            _silence_stdout()
+            return 1
         return report(error)
 
 
@@ -118,6 +121,18 @@ def _exit_code(error: SystemExit) -> int:
         return error.code
     click.echo(error.code, err=True)
     return 1
+
+
+def _reader_is_gone() -> bool:
+    """Whether the other end of stdout is closed, as after `| head`: nothing to tell anyone."""
+    import select
+
+    poll = select.poll()
+    try:
+        poll.register(sys.stdout.fileno(), 0)
+    except (OSError, ValueError):
+        return False
+    return any(event & (select.POLLERR | select.POLLHUP) for _, event in poll.poll(0))
 
 
 def _silence_stdout() -> None:

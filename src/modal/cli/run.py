@@ -105,7 +105,8 @@ def _parse_arguments(
     command = EntrypointCommand(runnable.name, params=build_parameters(function), help=short_help(function))
     command.run_options = frozenset(opt for param in ctx.command.params for opt in param.opts if opt.startswith("-"))
     flag = "-m " if reference.is_module else ""
-    inner = command.make_context(f"{flag}{reference.target}::{runnable.name}", arguments, parent=ctx)
+    name = f"{ctx.info_name} {flag}{reference.target}::{runnable.name}"
+    inner = command.make_context(name, arguments, parent=ctx.parent)
     return collect_arguments(function, inner.params)
 
 

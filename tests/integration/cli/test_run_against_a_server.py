@@ -120,6 +120,24 @@ def test_what_a_generator_function_yields_is_printed(environ, app_file):
     assert (done.returncode, done.stdout, done.stderr) == (0, "0\n1\n2\n", "")
 
 
+def test_a_reader_that_leaves_early_is_no_error_to_report(environ, app_file):
+    process = subprocess.Popen(
+        command("run", "--quiet", "the_app.py::count", "--n", "100000"),
+        env=environ,
+        cwd=app_file.parent,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert process.stdout is not None
+    assert process.stderr is not None
+    assert process.stdout.readline() == "0\n"
+    process.stdout.close()
+    assert process.stderr.read() == ""
+    process.stderr.close()
+    assert process.wait(30) == 1
+
+
 class OnTerminal:
     """A command whose terminal this is."""
 

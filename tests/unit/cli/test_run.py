@@ -12,12 +12,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from modal.app import App
-from modal.functions import Function
 
+from modal.app import App
 from modal.cli.errors import UserTraceback
 from modal.cli.main import report, run_command_line
 from modal.exception import ConnectionError, FunctionTimeoutError
+from modal.functions import Function
 
 
 class Runs:
@@ -192,6 +192,7 @@ def test_modules_beside_the_script_can_be_imported(runs, write, capsys):
 def test_help_of_an_entrypoint_shows_its_options_and_docstring(runs, write, capsys):
     assert run_command_line(["run", write(TWO) + "::first", "--help"]) == 0
     out = capsys.readouterr().out
+    assert "Usage: modal run the_app.py::first [OPTIONS]" in out
     assert "Say first." in out
     assert "--count INTEGER" in out
     assert "[default: 1]" in out
@@ -260,6 +261,13 @@ def test_an_error_while_importing_shows_the_users_frames_only(runs, write, capsy
     assert "settings_file.py" in err
     assert "import_app.py" not in err
     assert "importlib" not in err
+
+
+def test_a_relative_import_in_a_file_points_to_m(runs, write, capsys):
+    assert run_command_line(["run", write("from . import neighbour\n")]) == 1
+    err = capsys.readouterr().err
+    assert "run it as a module, as in `modal run -m package.module`." in err
+    assert "Traceback" not in err
 
 
 def test_a_file_without_an_app_says_so(runs, write, capsys):

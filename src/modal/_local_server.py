@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import subprocess
 import sys
@@ -58,6 +59,8 @@ async def _answers(path: Path) -> bool:
     except OSError:
         return False
     writer.close()
+    with contextlib.suppress(OSError):  # it hung up first, which is an answer too
+        await writer.wait_closed()
     return True
 
 

@@ -1,0 +1,28 @@
+"""Uses of the API that must not type-check: each line with a comment is an error of that code, and no other line is."""
+
+from __future__ import annotations
+
+import modal
+
+app = modal.App("typed")
+
+
+@app.function()
+def add(x: int, y: str = "") -> float:
+    return x + len(y)
+
+
+@app.local_entrypoint()
+def main(count: int = 3) -> None: ...
+
+
+add.remote("one")  # arg-type
+add.remote()  # call-arg
+add.remote(1, z=2)  # call-arg
+add.local(1, 2)  # arg-type
+add.spawn(x="1")  # arg-type
+text: str = add.remote(1)  # assignment
+main("x")  # arg-type
+app.function(cpu="many")  # arg-type
+app.function(colour=1)  # call-arg
+modal.Retries(2)  # misc

@@ -15,7 +15,7 @@ def errors_of(name: str) -> dict[int, str]:
     """The errors of mypy by line, with their codes."""
     command = [sys.executable, "-m", "mypy", "--strict", "--no-pretty", "--config-file", str(ROOT / "pyproject.toml")]
     done = subprocess.run(
-        [*command, "--cache-dir", str(cache), str(EXAMPLES / name)],
+        [*command, str(EXAMPLES / name)],
         cwd=ROOT,
         capture_output=True,
         text=True,

@@ -17,7 +17,7 @@ from contextlib import asynccontextmanager
 
 import pytest
 
-from modal import _sync
+from modal import _event_loop
 from modal._sync import (
     blocking,
     blocking_context,
@@ -271,4 +271,4 @@ def test_the_process_ends_cleanly_with_work_under_way() -> None:
 def test_the_bridge_is_one_thread() -> None:
     run(Thing()._closed())
     assert sum(thread.name == "modal" for thread in threading.enumerate()) == 1
-    assert _sync._bridge is not None
+    assert _event_loop._bridge is not None

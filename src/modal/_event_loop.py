@@ -1,0 +1,275 @@
+"""The event loop of the SDK, in a background thread, and the two ways to run a coroutine on it from elsewhere."""
+
+from __future__ import annotations
+
+import atexit
+import os
+import threading
+from collections.abc import Coroutine, Generator
+from typing import TYPE_CHECKING, Any, Callable, Generic, Optional
+
+from ._type_vars import T
+from .exception import ClientClosed, InvalidError
+
+if TYPE_CHECKING:
+    import asyncio
+
+_CLEANUP = 5.0  #: seconds an interrupted call may take to clean up before the caller goes on without it
+
+
+class _Bridge:
+    """The event loop and its thread."""
+
+    def __init__(self) -> None:
+        import asyncio  # here and below: a container whose function calls nothing never pays for it
+
+        self.loop = asyncio.new_event_loop()
+        self.thread = threading.Thread(target=self._run, name="modal", daemon=True)
+        self.thread.start()
+        self.thread_id = self.thread.ident
+
+    def _run(self) -> None:
+        import asyncio
+
+        asyncio.set_event_loop(self.loop)
+        self.loop.run_forever()
+
+    def stop(self) -> None:
+        """Cancel what still runs, then end the thread."""
+        import asyncio
+
+        asyncio.run_coroutine_threadsafe(_cancel_all(), self.loop)
+        self.thread.join(_CLEANUP)
+        if not self.thread.is_alive():
+            self.loop.close()
+
+
+async def _cancel_all() -> None:
+    import asyncio
+
+    loop = asyncio.get_running_loop()
+    tasks = [task for task in asyncio.all_tasks() if task is not asyncio.current_task()]
+    for task in tasks:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)
+    loop.stop()
+
+
+_bridge: Optional[_Bridge] = None
+_bridge_lock = threading.Lock()
+_ended = False
+_at_exit: list[Callable[[], Coroutine[Any, Any, None]]] = []
+
+
+def _the_bridge() -> _Bridge:
+    global _bridge
+    if _bridge is not None:
+        return _bridge
+    with _bridge_lock:
+        if _ended:
+            raise ClientClosed("The Python process is ending; calls are no longer possible.")
+        if _bridge is None:
+            _bridge = _Bridge()
+        return _bridge
+
+
+def at_exit(function: Callable[[], Coroutine[Any, Any, None]]) -> None:
+    """Run an async function on the loop when the process ends in order."""
+    _at_exit.append(function)
+
+
+@atexit.register
+def _end() -> None:
+    global _bridge, _ended
+    _ended = True
+    bridge = _bridge
+    if bridge is None:
+        return
+    import asyncio
+
+    for function in reversed(_at_exit):
+        try:
+            asyncio.run_coroutine_threadsafe(function(), bridge.loop).result(_CLEANUP)
+        except BaseException as error:  # nothing can be done about it, and the rest must be closed too
+            if not isinstance(error, Exception):
+                break
+    _bridge = None
+    bridge.stop()
+
+
+def _forget_bridge() -> None:
+    """After a fork only the forking thread lives on: the child makes its own loop when it needs one."""
+    global _bridge, _bridge_lock
+    _bridge = None
+    _bridge_lock = threading.Lock()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_forget_bridge)
+
+
+# -- running on the loop -------------------------------------------------------------------------------------------
+
+
+class _Waiter:
+    """A coroutine under way on the loop, and the lock that its caller waits on."""
+
+    __slots__ = ("abandoned", "coro", "error", "lock", "loop", "task", "value")
+
+    def __init__(self, coro: Coroutine[Any, Any, Any], loop: asyncio.AbstractEventLoop) -> None:
+        self.coro = coro
+        self.loop = loop
+        self.lock = threading.Lock()
+        self.lock.acquire()
+        self.task: Optional[asyncio.Task[None]] = None
+        self.value: Any = None
+        self.error: Optional[BaseException] = None
+        self.abandoned = False
+
+    def start(self) -> None:
+        if self.abandoned:
+            self.coro.close()
+            self.lock.release()
+            return
+        self.task = self.loop.create_task(self._main())
+
+    async def _main(self) -> None:
+        try:
+            self.value = await self.coro
+        except BaseException as error:  # raised again in the caller's thread
+            self.error = error
+        finally:
+            self.lock.release()
+
+    def cancel(self) -> None:
+        if self.task is not None:
+            self.task.cancel()
+
+
+def run(coro: Coroutine[Any, Any, T]) -> T:
+    """Run a coroutine on the loop and wait for it.
+
+    An exception raised in the waiting thread (KeyboardInterrupt) cancels the coroutine and goes on.
+
+    Raises:
+        InvalidError: called from the loop's own thread, which would wait for itself.
+        ClientClosed: the process is ending.
+    """
+    bridge = _bridge or _the_bridge()
+    if threading.get_ident() == bridge.thread_id:
+        coro.close()
+        raise InvalidError(
+            "A blocking call was made from the SDK's own event loop, for example in a callback of it: use `.aio` there."
+        )
+    waiter = _Waiter(coro, bridge.loop)
+    try:
+        bridge.loop.call_soon_threadsafe(waiter.start)
+        waiter.lock.acquire()
+    except BaseException:
+        waiter.abandoned = True
+        if not bridge.loop.is_closed():
+            bridge.loop.call_soon_threadsafe(waiter.cancel)
+            waiter.lock.acquire(timeout=_CLEANUP)
+        raise
+    if waiter.error is not None:
+        raise waiter.error
+    return waiter.value  # type: ignore[no-any-return]
+
+
+async def run_async(coro: Coroutine[Any, Any, T]) -> T:
+    """Run a coroutine on the loop and await it from the caller's own event loop. Cancellation reaches the coroutine."""
+    import asyncio
+
+    bridge = _bridge or _the_bridge()
+    here = asyncio.get_running_loop()
+    if here is bridge.loop:
+        return await coro
+    future: asyncio.Future[T] = here.create_future()
+    task: list[asyncio.Task[None]] = []
+
+    def settle(value: Any, error: Optional[BaseException]) -> None:
+        if future.done():
+            return
+        if error is None:
+            future.set_result(value)
+        elif isinstance(error, asyncio.CancelledError):
+            future.cancel()
+        else:
+            future.set_exception(error)
+
+    async def main() -> None:
+        value, raised = None, None
+        try:
+            value = await coro
+        except BaseException as error:  # raised again in the caller's loop
+            raised = error
+        try:
+            here.call_soon_threadsafe(settle, value, raised)
+        except RuntimeError:  # the caller's loop has closed: nobody waits any more
+            pass
+
+    bridge.loop.call_soon_threadsafe(lambda: task.append(bridge.loop.create_task(main())))
+    try:
+        return await future
+    except asyncio.CancelledError:
+        bridge.loop.call_soon_threadsafe(lambda: [one.cancel() for one in task])
+        raise
+
+
+class _OnLoop(Generic[T]):
+    __slots__ = ("coro",)
+
+    def __init__(self, coro: Coroutine[Any, Any, T]) -> None:
+        self.coro = coro
+
+    def __await__(self) -> Generator[_OnLoop[T], Any, T]:
+        value: T = yield self
+        return value
+
+
+class _AskMode:
+    __slots__ = ()
+
+    def __await__(self) -> Generator[_AskMode, Any, bool]:
+        answer: bool = yield self
+        return answer
+
+
+def is_async() -> _AskMode:
+    """In a coroutine that runs in the caller: await whether the caller awaits (True) or blocks (False)."""
+    return _AskMode()
+
+
+def on_loop(coro: Coroutine[Any, Any, T]) -> _OnLoop[T]:
+    """In a coroutine that runs in the caller: await `coro`, run on the loop."""
+    return _OnLoop(coro)
+
+
+def drive(coro: Any) -> Any:
+    """Step a coroutine of the caller to its end, blocking where it waits."""
+    try:
+        job = coro.send(None)
+        while True:
+            try:
+                value = False if type(job) is _AskMode else run(job.coro)
+            except BaseException as error:
+                job = coro.throw(error)
+            else:
+                job = coro.send(value)
+    except StopIteration as stop:
+        return stop.value
+
+
+async def adrive(coro: Any) -> Any:
+    """Step a coroutine of the caller to its end, awaiting where it waits."""
+    try:
+        job = coro.send(None)
+        while True:
+            try:
+                value = True if type(job) is _AskMode else await run_async(job.coro)
+            except BaseException as error:
+                job = coro.throw(error)
+            else:
+                job = coro.send(value)
+    except StopIteration as stop:
+        return stop.value

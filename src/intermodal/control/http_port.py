@@ -72,7 +72,7 @@ class HttpPort:
                 f"The server cannot listen on {settings.host}:{settings.port}: {error.strerror}. "
                 "Choose another port with --port (0 takes a free one)."
             ) from error
-        config = uvicorn.Config(self._app, lifespan="off", log_config=None, access_log=False, ws_max_size=32 << 20)
+        config = uvicorn.Config(self._app, lifespan="off", log_config=None, access_log=False, ws="websockets-sansio")
         self._server = _Uvicorn(config)
         self._serving = asyncio.create_task(self._server.serve(sockets=[listener]), name="http port")
         host = f"[{settings.host}]" if ":" in settings.host else settings.host

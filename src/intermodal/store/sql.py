@@ -234,5 +234,5 @@ def _load(connection: Connection) -> Loaded:
         functions=every(select(schema.functions).where(schema.functions.c.app_id.in_(live)), rows.function_of),
         secrets=every(select(schema.secrets).where(schema.secrets.c.app_id.in_(live)), rows.secret_of),
         calls=list(calls.values()),
-        last_log={app_id: seq for app_id, seq in connection.execute(last_log)},
+        last_log=dict(connection.execute(last_log).tuples().all()),
     )

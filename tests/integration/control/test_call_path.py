@@ -80,12 +80,12 @@ class Client:
         return ref.call_id
 
 
-@pytest.fixture()
+@pytest.fixture
 async def settings(tmp_path: Path) -> Settings:
     return Settings(data_dir=tmp_path / "data", port=-1, runtime="mock", builder="memory", session_grace=0.2)
 
 
-@pytest.fixture()
+@pytest.fixture
 async def client(settings: Settings) -> AsyncIterator[Client]:
     settings.run_dir.mkdir(parents=True)
     async with running(settings):

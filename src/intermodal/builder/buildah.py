@@ -90,6 +90,7 @@ class Buildah:
         argv += [] if bud.use_cache else ["--no-cache"]
         for volume in bud.volumes:
             argv += ["-v", volume]
+        argv += ["--ignorefile", os.devnull]  # the client has chosen the files; a .dockerignore among them is data
         argv += ["--iidfile", str(iid_file), "-t", bud.tag, "-f", str(bud.dockerfile), str(bud.context)]
         await self.run(argv, workspace, output)
         image = iid_file.read_text().strip().removeprefix("sha256:")

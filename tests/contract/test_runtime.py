@@ -9,7 +9,7 @@ import signal
 import subprocess
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -99,17 +99,17 @@ def bench(request: pytest.FixtureRequest) -> Iterator[Bench]:
         yield Bench(lambda: RuncRuntime(RuncSettings(home / "state", parent)), home)
     else:
         yield Bench(lambda: MockRuntime(home / "state"), home)
-    assert [path for path in Path("/sys/fs/cgroup").glob(f"**{parent}/*") if path.is_dir()] == []
-    for group in Path("/sys/fs/cgroup").glob(f"**{parent}"):
-        group.rmdir()
+    assert list(Path("/sys/fs/cgroup").glob(f"**{parent}")) == []
     shutil.rmtree(home)
 
 
 @pytest.fixture
-async def opened(bench: Bench) -> Bench:
+async def opened(bench: Bench) -> AsyncIterator[Bench]:
     await bench.runtime.check()
     await bench.runtime.clean()
-    return bench
+    yield bench
+    await bench.runtime.close()
+    await bench.runtime.close()
 
 
 async def test_a_process_runs_with_its_environment_and_its_exit_is_known(opened: Bench) -> None:

@@ -77,6 +77,7 @@ class Agent:
                     await hook.open()
             except BaseException:
                 await self._close_hooks()
+                await self._runtime.close()
                 raise
             await asyncio.to_thread(shutil.rmtree, self._layout.containers, ignore_errors=True)
             self._layout.containers.mkdir(mode=0o711)
@@ -95,7 +96,7 @@ class Agent:
             else:
                 await asyncio.sleep(0.01)  # one is still being started; its `start` call cleans up
         await self._close_hooks()
-        await self._runtime.clean()
+        await self._runtime.close()
         await asyncio.to_thread(shutil.rmtree, self._layout.run, ignore_errors=True)
 
     def capacity(self) -> NodeCapacity:

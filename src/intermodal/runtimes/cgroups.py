@@ -48,6 +48,21 @@ class Cgroups:
         """The path of a container's group, as the runtime takes it."""
         return f"{self.parent}/{name}"
 
+    def prepare(self) -> None:
+        """Make the agent's own group, with the weight of the whole machine. Blocking. Raises OSError.
+
+        A new group weighs as much as one process; under load all containers together would get as much as one.
+        """
+        cpus = os.cpu_count() or 1
+        for root, controllers in self._roots:
+            group = self._parent(root)
+            group.mkdir(parents=True, exist_ok=True)
+            for directory in (group.parent, group):
+                if "cpu" in controllers:
+                    (directory / "cpu.shares").write_text(str(1024 * cpus))
+                elif (directory / "cpu.weight").exists():
+                    (directory / "cpu.weight").write_text(str(min(100 * cpus, 10_000)))
+
     def out_of_memory_kills(self, name: str) -> int:
         """How many processes of the container the kernel has killed for want of memory."""
         kills = 0
@@ -106,16 +121,17 @@ class Cgroups:
 
 
 def _hierarchies(mountinfo: str) -> Iterator[tuple[Path, set[str]]]:
-    seen = set()
+    seen: set[frozenset[str]] = set()
     for line in mountinfo.splitlines():
         before, _, after = line.partition(" - ")
         fstype, _, options = after.split(" ", 2)
         fields = before.split()
-        root, mountpoint = fields[3], Path(fields[4])
-        if fstype not in ("cgroup", "cgroup2") or root != "/" or mountpoint in seen:
+        controllers = {"unified"} if fstype == "cgroup2" else set(options.split(",")) - {"rw", "ro"}
+        # A hierarchy that is mounted again (for some other container) is the same one.
+        if fstype not in ("cgroup", "cgroup2") or frozenset(controllers) in seen:
             continue
-        seen.add(mountpoint)
-        yield mountpoint, {"unified"} if fstype == "cgroup2" else set(options.split(","))
+        seen.add(frozenset(controllers))
+        yield Path(fields[4]), controllers
 
 
 def _counter(text: str) -> int:

@@ -76,6 +76,9 @@ class Runtime(Protocol):
     async def clean(self) -> int:
         """Kill and delete every container of an earlier agent with the same data directory; return how many."""
 
+    async def close(self) -> None:
+        """After the last container: free what the runtime itself keeps. Idempotent."""
+
     def path_inside(self, bundle: Bundle, path: str) -> str:
         """The name by which the process of `bundle` will know the absolute container path `path`."""
 

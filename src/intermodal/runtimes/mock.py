@@ -56,6 +56,9 @@ class MockRuntime:
             found += 1
         return found
 
+    async def close(self) -> None:
+        return
+
     def path_inside(self, bundle: Bundle, path: str) -> str:
         return _translate(bundle, path)
 

@@ -62,10 +62,14 @@ class RuncRuntime:
         self._program = program
         self._seccomp = load_profile(CAPABILITIES)
         self._settings.root.mkdir(parents=True, exist_ok=True, mode=0o700)
+        self._cgroups.prepare()
         become_subreaper()
 
     async def clean(self) -> int:
         return await asyncio.to_thread(self._clean)
+
+    async def close(self) -> None:
+        await asyncio.to_thread(self._cgroups.remove_parent)
 
     def _clean(self) -> int:
         names = self._cgroups.names()
@@ -83,7 +87,6 @@ class RuncRuntime:
                 )
             self._cgroups.remove(name)
             shutil.rmtree(self._settings.root / name, ignore_errors=True)
-        self._cgroups.remove_parent()
         return len(names)
 
     def path_inside(self, bundle: Bundle, path: str) -> str:

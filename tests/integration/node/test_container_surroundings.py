@@ -18,6 +18,7 @@ from pathlib import Path
 import pytest
 from node_fixtures import Site, leftovers, open_site, until
 
+from intermodal.node.hooks.network import default_mtu
 from intermodal.runtimes.errors import BadImage, RuntimeFailure
 from modal._wire import frames
 from modal._wire.messages.common import FileEntry
@@ -139,8 +140,10 @@ def world() -> Iterator[tuple[str, int]]:
 
 async def test_a_container_reaches_the_world_by_nat(site: Site, world: tuple[str, int]) -> None:
     # The world has no route back to the container's own address, and sees the machine's.
-    seen = await site.ask(await site.start(CONNECT + f"    report(reach('{world[0]}', {world[1]}, 5))"))
+    script = CONNECT + f"    report([reach('{world[0]}', {world[1]}, 5), open('/sys/class/net/eth0/mtu').read()])"
+    seen, mtu = await site.ask(await site.start(script))
     assert seen == "198.51.100.1"
+    assert int(mtu) == default_mtu()
 
 
 async def test_a_blocked_network_reaches_nothing(site: Site, world: tuple[str, int]) -> None:

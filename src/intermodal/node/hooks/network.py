@@ -17,6 +17,7 @@ from intermodal.runtimes.interface import BindMount
 log = logging.getLogger(__name__)
 
 HOSTNAME = "modal"
+_ETHERNET_MTU = 1500
 
 
 class NetworkHook(Hook):
@@ -40,7 +41,9 @@ class NetworkHook(Hook):
         addresses = AddressPool(network)
         self._firewall = Firewall(f"intermodal_{self._layout.key}", self._layout.interface_prefix, network, servers)
         await self._firewall.open()
-        self._pool = NamespacePool(self._maker, addresses, self._layout.interface_prefix, self._pool_size)
+        self._pool = NamespacePool(
+            self._maker, addresses, self._layout.interface_prefix, self._pool_size, default_mtu()
+        )
         self._pool.open()
 
     async def prepare(self, container: Container) -> None:
@@ -75,3 +78,18 @@ class NetworkHook(Hook):
         self._maker.close()
         if self._firewall is not None:
             await self._firewall.close()
+
+
+def default_mtu(routes: Path = Path("/proc/net/route"), devices: Path = Path("/sys/class/net")) -> int:
+    """The largest packet of the interface that this machine reaches the world through, in bytes.
+
+    Containers with a larger one would depend on routers that say so, which many networks filter out.
+    """
+    for line in routes.read_text().splitlines()[1:]:
+        name, destination = line.split()[:2]
+        if int(destination, 16) == 0:
+            try:
+                return int((devices / name / "mtu").read_text())
+            except (OSError, ValueError):
+                break
+    return _ETHERNET_MTU

@@ -78,7 +78,7 @@ def _wire_outside(request: dict[str, Any], namespace: int) -> None:
     netlink = Netlink()
     try:
         name = request["interface"]
-        netlink.create_veth(name, INSIDE, namespace)
+        netlink.create_veth(name, INSIDE, namespace, int(request["mtu"]))
         _disable_ipv6(name)
         netlink.link_up(name)
         netlink.add_address(name, IPv4Address(request["gateway"]), IPv4Address(request["address"]))

@@ -22,6 +22,8 @@ from intermodal.runtimes.errors import RuntimeFailure
 log = logging.getLogger(__name__)
 
 _REPLY_TIMEOUT = 10.0
+#: Seconds after a namespace is taken until the pool makes another, while it has more.
+_REFILL_DELAY = 0.25
 
 
 @dataclass(frozen=True)
@@ -113,11 +115,14 @@ class NamespaceMaker:
 class NamespacePool:
     """Keeps `size` connected network namespaces ready."""
 
-    def __init__(self, maker: NamespaceMaker, addresses: AddressPool, interface_prefix: str, size: int) -> None:
+    def __init__(
+        self, maker: NamespaceMaker, addresses: AddressPool, interface_prefix: str, size: int, mtu: int
+    ) -> None:
         self._maker = maker
         self._addresses = addresses
         self._prefix = interface_prefix
         self._size = size
+        self._mtu = mtu
         self._ready: list[Namespaces] = []
         self._count = 0
         self._refill: asyncio.Task[None] | None = None
@@ -130,7 +135,8 @@ class NamespacePool:
     async def take(self) -> Namespaces:
         """Return a namespace nobody else has, made now if none is ready. Raises RuntimeFailure."""
         namespaces = self._ready.pop() if self._ready else await self._make()
-        self._fill()
+        # Later: making one now would slow down the start that this one is for.
+        asyncio.get_running_loop().call_later(0.0 if not self._ready else _REFILL_DELAY, self._fill)
         return namespaces
 
     def give_back(self, namespaces: Namespaces) -> None:
@@ -168,6 +174,7 @@ class NamespacePool:
             "interface": f"{self._prefix}{self._count:x}",
             "address": str(address),
             "gateway": str(self._addresses.gateway),
+            "mtu": str(self._mtu),
         }
         try:
             return await asyncio.to_thread(self._maker.make, request, address)

@@ -13,7 +13,7 @@ from ipaddress import IPv4Address
 _RTM_NEWLINK, _RTM_NEWADDR, _RTM_NEWROUTE = 16, 20, 24
 _REQUEST, _ACK, _EXCLUSIVE, _CREATE = 0x1, 0x4, 0x200, 0x400
 _NLMSG_ERROR = 2
-_IFLA_IFNAME, _IFLA_LINKINFO, _IFLA_NET_NS_FD = 3, 18, 28
+_IFLA_IFNAME, _IFLA_MTU, _IFLA_LINKINFO, _IFLA_NET_NS_FD = 3, 4, 18, 28
 _IFLA_INFO_KIND, _IFLA_INFO_DATA, _VETH_INFO_PEER = 1, 2, 1
 _IFA_ADDRESS, _IFA_LOCAL = 1, 2
 _RTA_OIF, _RTA_GATEWAY = 4, 5
@@ -38,13 +38,17 @@ class Netlink:
     def close(self) -> None:
         self._socket.close()
 
-    def create_veth(self, name: str, peer: str, namespace: int) -> None:
+    def create_veth(self, name: str, peer: str, namespace: int, mtu: int) -> None:
         """Make two connected interfaces: `name` here, `peer` in the network namespace `namespace` (a descriptor)."""
-        peer_data = _LINK.pack(socket.AF_UNSPEC, 0, 0, 0, 0)
+        size = _attribute(_IFLA_MTU, struct.pack("=I", mtu))
+        peer_data = _LINK.pack(socket.AF_UNSPEC, 0, 0, 0, 0) + size
         peer_data += _text(_IFLA_IFNAME, peer) + _attribute(_IFLA_NET_NS_FD, struct.pack("=I", namespace))
         info = _text(_IFLA_INFO_KIND, "veth") + _attribute(_IFLA_INFO_DATA, _attribute(_VETH_INFO_PEER, peer_data))
         message = (
-            _LINK.pack(socket.AF_UNSPEC, 0, 0, 0, 0) + _text(_IFLA_IFNAME, name) + _attribute(_IFLA_LINKINFO, info)
+            _LINK.pack(socket.AF_UNSPEC, 0, 0, 0, 0)
+            + _text(_IFLA_IFNAME, name)
+            + size
+            + _attribute(_IFLA_LINKINFO, info)
         )
         self._request(_RTM_NEWLINK, message, _CREATE | _EXCLUSIVE)
 

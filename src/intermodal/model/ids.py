@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Protocol
 
 ALPHABET = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
-PREFIXES = frozenset("ap fu fc in im vo di qu st sb ta mo sr pr se".split())
+PREFIXES = frozenset(["ap", "fu", "fc", "in", "im", "vo", "di", "qu", "st", "sb", "ta", "mo", "sr", "pr", "se"])
 
 
 class Rng(Protocol):

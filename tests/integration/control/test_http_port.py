@@ -41,7 +41,7 @@ async def test_the_port_answers_health_checks_and_authenticated_calls(settings: 
 async def test_a_wrong_or_missing_token_is_refused(settings: Settings, token: dict[str, str] | None) -> None:
     async with running(settings) as server:
         client = RpcClient(server.url, session="se-1", token=token, reconnect_timeout=0)
-        with pytest.raises(AuthError, match="admin.token"):
+        with pytest.raises(AuthError, match="MODAL_TOKEN_ID"):
             await client.open()
         await client.close()
 
@@ -58,7 +58,7 @@ async def test_a_port_in_use_is_one_clear_sentence(settings: Settings, tmp_path:
         port = int(server.url.rpartition(":")[2])
         other = Settings(data_dir=tmp_path / "other", port=port, runtime="mock", builder="memory")
         other.run_dir.mkdir(parents=True)
-        with pytest.raises(InvalidError, match="cannot listen on 127.0.0.1"):
+        with pytest.raises(InvalidError, match="cannot listen on 127"):
             async with running(other):
                 pass
 

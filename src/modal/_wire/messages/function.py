@@ -25,7 +25,8 @@ class Source:
     path: str = ""  #: FILE: absolute path in the container, e.g. "/root/app.py"
     app_variable: str = ""  #: unused by SERIALIZED; name of the App in the module where known
     python: str = ""  #: SERIALIZED: "3.11" of the process that pickled it
-    local_modules: list[str] = field(default_factory=list)  #: top-level modules found locally but not sent, for error messages
+    #: top-level modules that exist locally but were not sent, for error messages
+    local_modules: list[str] = field(default_factory=list)
 
 
 @dataclass(frozen=True)

@@ -2,8 +2,8 @@
 
 The runner connects, says `Hello`, gets `Start`, loads the user's code and answers `Ready` or `StartFailed`. Then
 the agent pushes `RunInputs` up to the runner's credit (`Start.credit` inputs unanswered at a time) and gets `Outputs`.
-Each is one frame ``{"t": <type>, ...fields}`` plus a body, with no call ids: order is enough. SDK calls that user code makes
-go over another connection to the same socket, as ordinary RPC (its first frame is the RPC handshake instead).
+Each is one frame ``{"t": <type>, ...fields}`` plus a body, with no call ids: order is enough. SDK calls that user code
+makes go over another connection to the same socket, as ordinary RPC (its first frame is the RPC handshake instead).
 """
 
 from __future__ import annotations
@@ -103,7 +103,7 @@ class Yielded:
 
 @dataclass(frozen=True)
 class Credit:
-    """agent -> runner: the generator input `input_id` may yield `count` more values (it starts with `GENERATOR_WINDOW`)."""
+    """agent -> runner: the generator `input_id` may yield `count` more values; it starts with `GENERATOR_WINDOW`."""
 
     input_id: str
     count: int

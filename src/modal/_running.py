@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from ._wire.client import RpcClient
 
 _STOP_TIMEOUT = 60.0  #: seconds the server may take to stop an app: running inputs get their grace
+_STOP_TIMEOUT_LOST = 2.0  #: seconds for it when the block ended since the server could not be reached
 _RETRY = 0.5  #: seconds before the events are asked for again
 
 
@@ -66,7 +67,7 @@ async def running(app: App, client: Optional[Client], options: RunOptions) -> As
         created, _ = await rpc.unary(APP_CREATE, AppCreate(description, environment, state, app.name))
         app._app_id = created.app_id
         watch = _Watch(rpc, created.app_id)
-        reason = AppStopReason.FAILED
+        reason, patience = AppStopReason.FAILED, _STOP_TIMEOUT
         try:
             await _start(app, client, rpc, state)
             watch.start()
@@ -76,10 +77,13 @@ async def running(app: App, client: Optional[Client], options: RunOptions) -> As
         except (KeyboardInterrupt, asyncio.CancelledError):
             reason = AppStopReason.INTERRUPTED
             raise
+        except ConnectionError:
+            patience = _STOP_TIMEOUT_LOST
+            raise
         finally:
             for function in app._functions.values():
                 function._detach()
-            await _finish(rpc, created.app_id, watch, reason, options.detach)
+            await _finish(AppStop(created.app_id, reason), rpc, watch, patience, options.detach)
     finally:
         app._running = False
 
@@ -115,18 +119,18 @@ async def _start(app: App, client: Client, rpc: RpcClient, state: AppState) -> N
         function._attach(rpc, handle.function_id, handle.web_url)
 
 
-async def _finish(rpc: RpcClient, app_id: str, watch: _Watch, reason: AppStopReason, detach: bool) -> None:
+async def _finish(stop: AppStop, rpc: RpcClient, watch: _Watch, patience: float, detach: bool) -> None:
     """Stop the app unless it goes on detached, and show the rest of its output."""
-    stays = detach and reason is not AppStopReason.FAILED
+    stays = detach and stop.reason is not AppStopReason.FAILED
     try:
         if not stays and not watch.stopped:
-            await rpc.unary(APP_STOP, AppStop(app_id, reason), timeout=_STOP_TIMEOUT)
+            await rpc.unary(APP_STOP, stop, timeout=patience)
         await watch.drain(0.0 if stays else config.get("logs_timeout"))
     except Error as error:
         # The block's own outcome matters more than this; the server stops the app when it misses this client.
-        output().message(f"The app {app_id} could not be stopped in order: {error}")
+        output().message(f"The app {stop.app_id} could not be stopped in order: {error}")
         await watch.drain(0.0)
-    output().app_stopped("detached" if stays else reason)
+    output().app_stopped("detached" if stays else stop.reason)
 
 
 class _Watch:

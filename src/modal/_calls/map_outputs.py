@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Iterator, Sequence
-from typing import Any, Callable, Generic, Optional, TypeVar
+from typing import Any, Generic, Optional, TypeVar
 
 from .._runtime_context import current_input_id
-from .._serialization import serialize
 from .._sync import is_async, on_loop
 from ..exception import InvalidError
 from .feeder import Feeder, Source
-from .payload import check_size, failure_of, result_of
+from .payload import failure_of, pickle_arguments, result_of
 
 T = TypeVar("T")
 
@@ -114,9 +113,9 @@ async def map_outputs(
     """
     from .map_session import MapSession
 
-    by_value: bool = function._main_by_value
-    feeder = Feeder(source, _pickler(kwargs, by_value))
-    session = await on_loop(MapSession.open(function._bind, function._tag, current_input_id() or "", feeder))
+    name, by_value = function._tag, function._main_by_value
+    feeder = Feeder(source, lambda args: pickle_arguments(name, args, kwargs, by_value))
+    session = await on_loop(MapSession.open(function._bind, name, current_input_id() or "", feeder))
     try:
         feeder.start(session.items_gathered, in_task=await is_async())
         order: Order[tuple[Any, Optional[BaseException]]] = Order(ordered)
@@ -147,12 +146,3 @@ def _outcome(output: Any, payload: bytes) -> tuple[Any, Optional[BaseException]]
         return result_of(output, payload), None
     except Exception as error:  # a result that cannot be unpickled here fails its own input only
         return None, error
-
-
-def _pickler(kwargs: dict[str, Any], by_value: bool) -> Callable[[Any], bytes]:
-    def pickle(args: Any) -> bytes:
-        payload = serialize((args, kwargs), main_by_value=by_value)
-        check_size(payload)
-        return payload
-
-    return pickle

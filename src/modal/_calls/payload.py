@@ -4,9 +4,16 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Optional
 
-from .._serialization import deserialize, deserialize_failure
+from .._serialization import deserialize, deserialize_failure, serialize
 from .._wire.messages.call import INLINE_LIMIT, PAYLOAD_LIMIT, Input, Output, Status
-from ..exception import ExecutionError, FunctionTimeoutError, InternalFailure, RemoteError, RequestSizeError
+from ..exception import (
+    ExecutionError,
+    FunctionTimeoutError,
+    InternalFailure,
+    RemoteError,
+    RequestSizeError,
+    SerializationError,
+)
 
 if TYPE_CHECKING:
     from .._wire.client import RpcClient
@@ -21,13 +28,35 @@ _BARE = {
 }
 
 
-def check_size(payload: bytes) -> None:
-    """Raise RequestSizeError for a payload that is too large to travel at all."""
+def pickle_arguments(name: str, args: tuple[Any, ...], kwargs: dict[str, Any], main_by_value: bool) -> bytes:
+    """The payload of a call of the function `name`.
+
+    Raises:
+        SerializationError: an argument cannot be pickled; the message says which.
+        RequestSizeError: the payload is too large to travel at all.
+    """
+    try:
+        payload = serialize((args, kwargs), main_by_value=main_by_value)
+    except SerializationError as error:
+        raise _name_culprit(name, args, kwargs, error) from error.__cause__
     if len(payload) > PAYLOAD_LIMIT:
         raise RequestSizeError(
-            f"The arguments take {len(payload)} bytes pickled, over the limit of {PAYLOAD_LIMIT >> 30} GiB; put large "
-            "data in a Volume and pass its path."
+            f"The arguments of {name} take {len(payload)} bytes pickled, over the limit of {PAYLOAD_LIMIT >> 30} GiB; "
+            "put large data in a Volume and pass its path."
         )
+    return payload
+
+
+def _name_culprit(name: str, args: tuple[Any, ...], kwargs: dict[str, Any], error: SerializationError) -> Exception:
+    """The error of the first argument that cannot be pickled by itself."""
+    named = [(f"argument {number} of {name}", value) for number, value in enumerate(args, 1)]
+    named += [(f"argument {key!r} of {name}", value) for key, value in kwargs.items()]
+    for what, value in named:
+        try:
+            serialize(value)
+        except SerializationError as own:
+            return SerializationError(f"The {what} cannot be sent to a container. {own}")
+    return error
 
 
 async def as_input(rpc: RpcClient, index: int, payload: bytes) -> tuple[Input, bytes]:

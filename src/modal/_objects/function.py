@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any, Callable, Generic, Optional
 
 from .._later import not_built_yet
 from .._runtime_context import container_context, current_input_id
-from .._serialization import serialize
 from .._sync import generator_in_caller, in_caller, on_loop
 from .._type_vars import OriginalReturnType, P, ReturnType
 from ..exception import InvalidError, NotFoundError
@@ -152,11 +151,9 @@ class Function(Object, Generic[P, ReturnType, OriginalReturnType]):
     # -- calls
 
     def _payload(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> bytes:
-        from .._calls.payload import check_size
+        from .._calls.payload import pickle_arguments
 
-        payload = serialize((args, kwargs), main_by_value=self._main_by_value)
-        check_size(payload)
-        return payload
+        return pickle_arguments(self._tag, args, kwargs, self._main_by_value)
 
     @in_caller
     async def remote(self, /, *args: P.args, **kwargs: P.kwargs) -> ReturnType:

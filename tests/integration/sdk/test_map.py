@@ -125,7 +125,7 @@ def test_an_error_of_the_source_is_raised(running: SdkServer) -> None:
 
     with pytest.raises(OSError, match="disk is gone"):
         list(double.map(broken()))
-    with pytest.raises(SerializationError, match="cannot be pickled"):
+    with pytest.raises(SerializationError, match="argument 1 of double cannot be sent"):
         list(double.map([1, threading.Lock()]))
 
 

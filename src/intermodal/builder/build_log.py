@@ -8,7 +8,8 @@ from collections.abc import Sequence
 from intermodal.builder.interface import BuildLog
 
 _STEP = re.compile(r"(?:\[\d+/\d+\] )?STEP (\d+)/(\d+): ")
-_ERROR = re.compile(r'(?:time="[^"]*" level=\w+ msg=")?[Ee]rror: (?:error )?building at STEP "(?:[^"\\]|\\.)*": (.*)')
+#: The step is quoted as it is, with whatever quotes it holds, so the last quote and colon end it.
+_ERROR = re.compile(r'.*building at STEP ".*": (.*)')
 #: Lines about buildah's own doings.
 _NOISE = re.compile(r"(--> (?:Using cache )?[0-9a-f]{11,64}|COMMIT \S+|Successfully tagged \S+|[0-9a-f]{64})\s*\Z")
 _RUN_STATUS = re.compile(r"(?:error )?while running runtime: exit status (\d+)")

@@ -66,7 +66,7 @@ class HostTrust:
     def environment(self) -> dict[str, str]:
         """Variables that point programs in the build at the mounted files."""
         variables = {"PIP_CONFIG_FILE": f"{MOUNT}/pip.conf", "UV_CONFIG_FILE": f"{MOUNT}/uv.toml"}
-        variables["PIP_DISABLE_PIP_VERSION_CHECK"] = "1"
+        variables.update({"PIP_DISABLE_PIP_VERSION_CHECK": "1", "PIP_ROOT_USER_ACTION": "ignore"})
         if self.ca_bundle is not None:
             variables.update(dict.fromkeys(_CA_VARIABLES, f"{MOUNT}/ca.crt"))
             variables["WGETRC"] = f"{MOUNT}/wgetrc"

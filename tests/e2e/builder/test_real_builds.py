@@ -168,6 +168,13 @@ async def test_environment_workdir_entrypoint_and_user_files_are_in_the_image(
     assert read(image, "/copied/data.txt") == "data"
 
 
+async def test_a_dockerignore_among_the_files_is_a_file_like_others(builder: BuildahBuilder, blobs: Blobs) -> None:
+    entries = [blobs.add(".dockerignore", b"*\n"), blobs.add("kept.txt", b"kept")]
+    image = await builder.build(spec(commands("COPY . /files/", context=entries)), Log())
+    assert read(image, "/files/kept.txt") == "kept"
+    assert read(image, "/files/.dockerignore") == "*\n"
+
+
 async def test_exec_form_and_other_shells_run(builder: BuildahBuilder) -> None:
     lines = [
         'RUN ["/bin/sh", "-c", "echo $0 > /exec", "word"]',

@@ -40,7 +40,7 @@ def test_steps_have_the_titles_that_people_gave_them() -> None:
 def test_an_error_is_told_without_our_additions() -> None:
     log = Log()
     steps = StepLog(log, ("one", "two"), quiet=True)
-    error = 'Error: error building at STEP "RUN . /run/intermodal/environment.sh; two \\"x\\"": '
+    error = 'Error: error building at STEP "RUN . /run/intermodal/environment.sh; echo "x": "y"": '
     for line in [*OUTPUT, error + "error while running runtime: exit status 3\n"]:
         steps.line(line)
     assert log.text.endswith("output of two\nThe step ended with exit status 3.\n")

@@ -154,6 +154,7 @@ async def running(settings: Settings, builder: Builder | None = None) -> AsyncIt
             service.register(dispatcher)
 
         stack.push_async_callback(dispatcher.close)
+        stack.callback(call_service.leave)
         stack.push_async_callback(_stop_ephemeral_apps, apps, app_service)
         token = AdminToken(settings.data_dir / "admin.token")
         http = HttpPort(settings, dispatcher, token, store)

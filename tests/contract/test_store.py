@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
@@ -32,9 +33,13 @@ APP = AppRecord("ap-1", None, "hello.py", "main", "ephemeral", "se-1", 10.0, fun
 CALL = CallRecord("fc-1", "fu-1", "ap-1", CallKind.MAP, 11.0, key="se-1/k1")
 
 
-@pytest.fixture(params=["memory", "sqlite"])
-async def store(request: pytest.FixtureRequest, tmp_path: Path):
-    made: Store = MemoryStore() if request.param == "memory" else SqlStore(f"sqlite:///{tmp_path}/state.db")
+@pytest.fixture(params=["memory", "sqlite", "postgresql"])
+async def store(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Store]:
+    made: Store = MemoryStore()
+    if request.param == "sqlite":
+        made = SqlStore(f"sqlite:///{tmp_path}/state.db")
+    elif request.param == "postgresql":
+        made = SqlStore(request.getfixturevalue("postgresql_database"))
     await made.open()
     yield made
     await made.close()

@@ -76,6 +76,7 @@ class CallService:
         self._rng = rng
         self._now = now
         self._earlier_sessions = earlier_sessions
+        self._is_leaving = False
 
     def register(self, dispatcher: Dispatcher) -> None:
         dispatcher.register(CALL_RUN, self.run)
@@ -92,7 +93,19 @@ class CallService:
         if ctx.session_id in self._earlier_sessions:
             return self._run_again(ctx, request, body)
         call = self._begin(ctx, request.function_id, CallKind.RUN, request.parent_input_id, request.input, body)
-        return self._output_of(call, 0)
+        future = self._output_of(call, 0)
+        future.add_done_callback(lambda done: self._end(call) if done.cancelled() and not self._is_leaving else None)
+        return future
+
+    def leave(self) -> None:
+        """The server stops: from now on a caller that is cut off has not cancelled its call."""
+        self._is_leaving = True
+
+    def _end(self, call: Call) -> None:
+        """Cancel what is left of a call."""
+        if not call.is_done:
+            self._calls.abandon(call, Status.TERMINATED, _CANCELLED)
+            self._fleet.drop_call(call)
 
     async def _run_again(self, ctx: Context, request: CallRun, body: bytes) -> Reply:
         call = await self._calls.find_by_key(f"{ctx.session_id}/{ctx.key}")
@@ -245,10 +258,8 @@ class CallService:
             await stream.send(GeneratorItem(output=output), data)
         finally:
             call.yields.remove(values.put_nowait)
-            if not call.is_done and not request.call_id:
-                # The consumer left: a generator that nobody reads has no reason to go on.
-                self._calls.abandon(call, Status.TERMINATED, _CANCELLED)
-                self._fleet.drop_call(call)
+            if not request.call_id and not self._is_leaving:
+                self._end(call)  # the consumer left: a generator that nobody reads has no reason to go on
 
 
 class _Outbox:

@@ -218,6 +218,30 @@ async def test_a_spawned_call_is_found_by_id_and_can_be_cancelled(client: Client
         await client.rpc.unary(CALL_GET, CallGet("fc-nowhere"))
 
 
+async def test_a_call_whose_caller_gives_up_is_interrupted(client: Client, tmp_path: Path) -> None:
+    def wait(path: str) -> None:
+        import time
+
+        open(path + ".begun", "w").close()
+        try:
+            time.sleep(60)
+        except BaseException:
+            open(path + ".interrupted", "w").close()
+            raise
+
+    function_id = await client.function(wait)
+    calling = asyncio.create_task(client.run(function_id, str(tmp_path / "mark")))
+    await until((tmp_path / "mark.begun").exists)
+    calling.cancel()
+    await until((tmp_path / "mark.interrupted").exists)
+
+
+async def until(holds: Callable[[], bool]) -> None:
+    async with asyncio.timeout(10):
+        while not holds():
+            await asyncio.sleep(0.01)
+
+
 async def test_stopping_an_app_ends_its_calls_and_containers(client: Client) -> None:
     def wait() -> None:
         import time

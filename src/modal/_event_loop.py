@@ -56,6 +56,8 @@ async def _cancel_all() -> None:
 
 
 _bridge: Optional[_Bridge] = None
+#: Counts forks: what belongs to the loop of a lower generation is gone, and must be made again.
+generation = 0
 _bridge_lock = threading.Lock()
 _ended = False
 _at_exit: list[Callable[[], Coroutine[Any, Any, None]]] = []
@@ -99,8 +101,9 @@ def _end() -> None:
 
 def _forget_bridge() -> None:
     """After a fork only the forking thread lives on: the child makes its own loop when it needs one."""
-    global _bridge, _bridge_lock
+    global _bridge, _bridge_lock, generation
     _bridge = None
+    generation += 1
     _bridge_lock = threading.Lock()
 
 

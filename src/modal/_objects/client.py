@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING, Any, Optional
 
+from .. import _event_loop
 from .._runtime_context import container_context
 from .._sync import at_exit, blocking_method
 from ..exception import InvalidError
@@ -33,6 +34,7 @@ class Client:
         self._token = token
         self._connection: Optional[RpcClient] = None
         self._opening: Optional[asyncio.Task[RpcClient]] = None
+        self._generation = _event_loop.generation
         self._closed = False
 
     @classmethod
@@ -71,6 +73,9 @@ class Client:
 
     async def _rpc(self) -> RpcClient:
         """The open connection; on the bridge's loop only."""
+        if self._generation != _event_loop.generation:
+            # Forked: the parent has the connection; this process needs one of its own.
+            self._generation, self._connection, self._opening = _event_loop.generation, None, None
         if self._connection is not None:
             return self._connection
         import asyncio
@@ -98,7 +103,7 @@ class Client:
 
     async def _close(self) -> None:
         self._closed = True
-        if self._connection is not None:
+        if self._connection is not None and self._generation == _event_loop.generation:
             await self._connection.close()
 
 

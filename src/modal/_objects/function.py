@@ -6,6 +6,7 @@ from collections.abc import AsyncGenerator, Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Callable, Generic, Optional
 
+from .. import _event_loop
 from .._later import not_built_yet
 from .._runtime_context import container_context, current_input_id
 from .._sync import generator_in_caller, in_caller, on_loop
@@ -51,6 +52,7 @@ class Function(Object, Generic[P, ReturnType, OriginalReturnType]):
     _main_by_value = False
     _client: Optional[Client] = None
     _rpc: Optional[RpcClient] = None  #: set while calls can be made
+    _generation = 0  #: of the event loop that `_rpc` belongs to
     _app: Optional[App] = None  #: the app it was registered with
 
     @classmethod
@@ -108,7 +110,7 @@ class Function(Object, Generic[P, ReturnType, OriginalReturnType]):
             InvalidError: the function's app is not running.
             NotFoundError: in a container: the running app has no such function.
         """
-        if self._rpc is not None and self._object_id is not None:
+        if self._rpc is not None and self._object_id is not None and self._generation == _event_loop.generation:
             return self._rpc, self._object_id
         context = container_context()
         if context is None and self._client is None:
@@ -127,6 +129,7 @@ class Function(Object, Generic[P, ReturnType, OriginalReturnType]):
         from .client import default_client
 
         self._rpc = await (client or self._client or default_client())._rpc()
+        self._generation = _event_loop.generation
         return self._rpc, self.object_id
 
     async def _published(self, app_id: str) -> str:
@@ -143,6 +146,7 @@ class Function(Object, Generic[P, ReturnType, OriginalReturnType]):
     def _attach(self, rpc: RpcClient, function_id: str, web_url: str) -> None:
         """The app runs: calls can be made."""
         self._rpc, self._object_id, self._web_url = rpc, function_id, web_url
+        self._generation = _event_loop.generation
 
     def _detach(self) -> None:
         """The app has ended."""

@@ -13,10 +13,12 @@ from modal._serialization import deserialize, serialize, serialize_failure
 from modal._wire.messages.app import (
     APP_CREATE,
     APP_EVENTS,
+    APP_OBJECTS,
     APP_PUBLISH,
     APP_STOP,
     AppCreated,
     AppEvent,
+    AppObjects,
     AppStopReason,
     LogEntry,
     LogStream,
@@ -113,6 +115,7 @@ class SdkServer:
             (APP_CREATE, self.app_create),
             (APP_PUBLISH, self.app_publish),
             (APP_STOP, self.app_stop),
+            (APP_OBJECTS, self.app_objects),
             (APP_EVENTS, self.app_events),
             (IMAGE_BUILD, self.image_build),
             (MOUNT_CREATE, self.mount_create),
@@ -143,6 +146,9 @@ class SdkServer:
     async def app_publish(self, ctx: Context, request: Any, body: bytes) -> Empty:
         self.published = request.functions
         return Empty()
+
+    async def app_objects(self, ctx: Context, request: Any, body: bytes) -> AppObjects:
+        return AppObjects(request.app_id, "an app", None, self.published)
 
     async def app_stop(self, ctx: Context, request: Any, body: bytes) -> Empty:
         self.stopped.append(request.reason)

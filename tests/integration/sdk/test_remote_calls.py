@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import subprocess
+import sys
 import traceback
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -177,4 +180,34 @@ async def test_an_app_runs_in_async_code(server: SdkServer) -> None:
     server.functions["square"] = square.get_raw_f()
     async with app.run():
         assert await square.remote.aio(6) == 36
+    assert server.stopped == [AppStopReason.FINISHED]
+
+
+_FORKS = """
+import os
+import modal
+
+app = modal.App()
+
+@app.function()
+def square(x):
+    return x * x
+
+if __name__ == "__main__":
+    with app.run():
+        assert square.remote(2) == 4
+        child = os.fork()
+        if child == 0:
+            os._exit(square.remote(3))
+        assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 9
+        print(square.remote(4))
+"""
+
+
+def test_a_forked_child_can_call_as_well(server: SdkServer, tmp_path: Path) -> None:
+    server.functions["square"] = square.get_raw_f()
+    script = tmp_path / "forks.py"
+    script.write_text(_FORKS)
+    done = subprocess.run([sys.executable, str(script)], capture_output=True, text=True, timeout=60)
+    assert (done.stdout, done.returncode) == ("16\n", 0), done.stderr
     assert server.stopped == [AppStopReason.FINISHED]

@@ -255,13 +255,13 @@ class SocketConnection(asyncio.Protocol):
         assert self._decoder is not None
         assert self._transport is not None
         try:
-            arrived = self._decoder.feed(data)
+            for frame in self._decoder.feed(data):
+                self._link.receive(frame)
+            if self._decoder.error is not None:  # frames came before the fault
+                raise self._decoder.error
         except WireError as error:
             self._link.fail(str(error))
             self._transport.abort()
-            return
-        for frame in arrived:
-            self._link.receive(frame)
 
     def _refuse(self) -> None:
         assert self._transport is not None

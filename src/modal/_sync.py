@@ -14,7 +14,7 @@ from __future__ import annotations
 from collections.abc import AsyncGenerator, AsyncIterator, Coroutine, Generator, Iterator
 from contextlib import AbstractAsyncContextManager
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Callable, Generic, Optional, Union, overload
+from typing import TYPE_CHECKING, Any, Callable, Generic, Optional, overload
 
 from ._event_loop import adrive, at_exit, drive, is_async, on_loop, run, run_async
 from ._sync_traceback import clean
@@ -23,7 +23,7 @@ from ._type_vars import P, S, T
 if TYPE_CHECKING:
     from inspect import Signature
 
-    from typing_extensions import Concatenate, Self
+    from typing_extensions import Concatenate
 
 __all__ = [
     "Blocking",
@@ -213,6 +213,9 @@ class BlockingGenerator(Generic[P, T]):
         """The async form: takes the same arguments."""
         return _aiterate(self._func(*args, **kwargs))
 
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._func, name)
+
     @property
     def __doc__(self) -> Optional[str]:  # type: ignore[override]
         return self._func.__doc__
@@ -300,6 +303,36 @@ async def _leave(manager: AbstractAsyncContextManager[Any], cls: Any, error: Any
     return await manager.__aexit__(cls, error, traceback)
 
 
+class ContextCall(Generic[P, T]):
+    # (no docstring: `__doc__` is that of the function)
+    # Calling it gives a context manager for `with` and `async with`; `.aio` is the same, for symmetry.
+
+    __slots__ = ("_func",)
+
+    def __init__(self, func: Callable[P, AbstractAsyncContextManager[T]]) -> None:
+        self._func = func
+
+    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> BlockingContext[T]:
+        return BlockingContext(self._func(*args, **kwargs))
+
+    def aio(self, *args: P.args, **kwargs: P.kwargs) -> BlockingContext[T]:
+        """The async form: takes the same arguments; use it with `async with`."""
+        return self(*args, **kwargs)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._func, name)
+
+    @property
+    def __doc__(self) -> Optional[str]:  # type: ignore[override]
+        return self._func.__doc__
+
+    @property
+    def __signature__(self) -> Signature:
+        import inspect
+
+        return inspect.signature(self._func)
+
+
 class BlockingContextMethod(Generic[S, P, T]):
     """A method that returns an async context manager; as an attribute it returns one for `with` and `async with`."""
 
@@ -308,17 +341,14 @@ class BlockingContextMethod(Generic[S, P, T]):
         self.__doc__ = func.__doc__
 
     @overload
-    def __get__(self, obj: None, owner: Any = None) -> Self: ...
+    def __get__(self, obj: None, owner: Any = None) -> ContextCall[Concatenate[S, P], T]: ...
 
     @overload
-    def __get__(self, obj: S, owner: Any = None) -> Callable[P, BlockingContext[T]]: ...
+    def __get__(self, obj: S, owner: Any = None) -> ContextCall[P, T]: ...
 
-    def __get__(self, obj: Any, owner: Any = None) -> Union[Self, Callable[..., BlockingContext[T]]]:
-        if obj is None:
-            return self
+    def __get__(self, obj: Any, owner: Any = None) -> Any:
         func: Any = self._func
-        bound = func.__get__(obj, owner)
-        return lambda *args, **kwargs: BlockingContext(bound(*args, **kwargs))
+        return ContextCall(func if obj is None else func.__get__(obj, owner))
 
     @property
     def __signature__(self) -> Signature:

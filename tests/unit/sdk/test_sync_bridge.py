@@ -141,9 +141,12 @@ async def test_contexts_work_in_both_ways() -> None:
         assert name == "a"
     async with thing.open("b"):
         pass
+    async with thing.open.aio("b"):
+        pass
+    assert list(inspect.signature(thing.open).parameters) == ["name"]
     with pytest.raises(ValueError, match="mine"), thing.open("c"):
         raise ValueError("mine")
-    assert thing.events == ["open a", "left", "open b", "left", "open c", "failed", "left"]
+    assert thing.events == ["open a", "left", "open b", "left", "open b", "left", "open c", "failed", "left"]
 
 
 def test_signatures_and_documentation_are_those_of_the_function() -> None:

@@ -98,11 +98,6 @@ class FairQueue:
         """When the next delayed inputs may run."""
         return self._delayed[0][0] if self._delayed else None
 
-    @property
-    def waiting(self) -> int:
-        """How many inputs are here, delayed ones included."""
-        return self.size + sum(len(entry[3]) for entry in self._delayed)
-
     def append(self, call_id: str, input_ids: Sequence[str], is_nested: bool = False) -> None:
         if input_ids:
             self._call(call_id, is_nested).append(input_ids)

@@ -212,8 +212,9 @@ class AnyOrder(RuleBasedStateMachine):
         del self.containers[container_id]
 
     @precondition(lambda self: self.pools)
-    @rule(data=st.data(), most=st.sampled_from([1, 2]), least=st.sampled_from([0, 1, 3]))
+    @rule(data=st.data(), most=st.sampled_from([1, 2]), least=st.sampled_from([0, 1]))
     def scaling_changes(self, data: st.DataObject, most: int, least: int) -> None:
+        # One kept-warm container of each function just fits; more could keep the others out for good, as asked for.
         function_id = data.draw(st.sampled_from(sorted(self.pools)))
         self.is_warm = True
         self.tell(ev.PoolUpdated(function_id, Scaling(least, most, 0, 5.0)))
@@ -304,7 +305,7 @@ class AnyOrder(RuleBasedStateMachine):
         """Left alone by everything bad, every input that is still wanted runs."""
         if "one" not in self.nodes:
             self.node_comes_or_goes("one")
-        for _ in range(3000):
+        for _ in range(400):
             if not any(where == "queued" or where in self.containers for where in self.where.values()):
                 return
             for container_id, model in list(self.containers.items()):

@@ -8,8 +8,7 @@ from collections.abc import Sequence
 from intermodal.builder.interface import BuildLog
 
 _STEP = re.compile(r"(?:\[\d+/\d+\] )?STEP (\d+)/(\d+): ")
-#: The step is quoted as it is, with whatever quotes it holds, so the last quote and colon end it.
-_ERROR = re.compile(r'.*building at STEP ".*": (.*)')
+_ERROR = 'building at STEP "'
 #: Lines about buildah's own doings.
 _NOISE = re.compile(r"(--> (?:Using cache )?[0-9a-f]{11,64}|COMMIT \S+|Successfully tagged \S+|[0-9a-f]{64})\s*\Z")
 _RUN_STATUS = re.compile(r"(?:error )?while running runtime: exit status (\d+)")
@@ -28,21 +27,29 @@ class StepLog:
         self._log = log
         self._titles = titles
         self._quiet = quiet
+        self._raw = ""  #: the step as buildah names it
         self.current = ""  #: title of the step that runs
         self.tail: list[str] = []  #: the last lines of its output
 
     def line(self, line: str) -> None:
         if step := _STEP.match(line):
+            self._raw = line[step.end() :].rstrip("\n")
             self._begin(int(step[1]))
             return
         if _NOISE.match(line):
             return
-        if error := _ERROR.match(line):
-            status = _RUN_STATUS.match(error[1])
-            line = f"The step ended with exit status {status[1]}.\n" if status else error[1].rstrip('"\n') + "\n"
+        if _ERROR in line:
+            reason = self._reason(line)
+            status = _RUN_STATUS.match(reason)
+            line = f"The step ended with exit status {status[1]}.\n" if status else reason
         self.tail.append(line)
         del self.tail[:-TAIL_LINES]
         self._log.write(line)
+
+    def _reason(self, line: str) -> str:
+        """What follows the step in buildah's error. The step is quoted as it is, with the quotes that it holds."""
+        step, end = f'{_ERROR}{self._raw}": ', '": '
+        return line.partition(step)[2] or line.rpartition(end)[2]
 
     def _begin(self, number: int) -> None:
         position = number - 2  # FROM is the first

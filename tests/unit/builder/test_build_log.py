@@ -22,7 +22,7 @@ OUTPUT = [
     "output of one\n",
     "--> 098e03a3cf9\n",
     "--> Using cache 0cc7f36fa2a1ae4895093f26c3a05604ac4e3dfaf5541af58e9b484061c7a35a\n",
-    'STEP 3/3: RUN . /run/intermodal/environment.sh; two "x"\n',
+    'STEP 3/3: RUN . /run/intermodal/environment.sh; echo "x": "y"\n',
     "output of two\n",
 ]
 
@@ -44,8 +44,8 @@ def test_an_error_is_told_without_our_additions() -> None:
     for line in [*OUTPUT, error + "error while running runtime: exit status 3\n"]:
         steps.line(line)
     assert log.text.endswith("output of two\nThe step ended with exit status 3.\n")
-    steps.line(error + "no such file: nothere\n")
-    assert steps.tail[-1] == "no such file: nothere\n"
+    steps.line(error + 'stat "nothere": no such file\n')
+    assert steps.tail[-1] == 'stat "nothere": no such file\n'
 
 
 def test_only_the_end_of_long_output_is_in_the_message() -> None:

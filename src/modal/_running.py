@@ -130,6 +130,7 @@ async def _finish(stop: AppStop, rpc: RpcClient, watch: _Watch, patience: float,
         # The block's own outcome matters more than this; the server stops the app when it misses this client.
         output().message(f"The app {stop.app_id} could not be stopped in order: {error}")
         await watch.drain(0.0)
+        return
     output().app_stopped("detached" if stays else stop.reason)
 
 

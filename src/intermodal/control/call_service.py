@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 from typing import Any
 
@@ -148,7 +148,7 @@ class CallService:
         function = self._usable(ctx, function_id)
         key = f"{ctx.session_id}/{ctx.key}" if ctx.key else ""
         record = CallRecord(new_id("fc", self._rng), function_id, function.app_id, kind, self._now(), parent, key)
-        call = self._calls.create(record)
+        call = self._calls.create(record, function.spec.retries)
         if first is not None:
             self._accept(
                 function, call, InputBatch([first if first.index == 0 else replace(first, index=0)], True), body
@@ -178,9 +178,8 @@ class CallService:
     def _output_of(self, call: Call, index: int) -> asyncio.Future[Reply]:
         """The output of one input, when it comes."""
         future: asyncio.Future[Reply] = asyncio.get_running_loop().create_future()
-        finished = call.outputs.get(index)
-        if finished is not None:
-            future.set_result((finished.output, finished.data))
+        if call.output is not None:
+            future.set_result((call.output.output, call.output.data))
             return future
 
         def arrived(ended: int, finished: Finished) -> None:
@@ -199,7 +198,10 @@ class CallService:
             require_app(ctx, call.record.app_id)
         else:
             call = self._begin(ctx, request.function_id, CallKind.MAP, request.parent_input_id, None, b"")
-        outbox = _Outbox(call, set(request.received))
+        outbox = _Outbox(call)
+        if request.call_id:
+            received = set(request.received)
+            outbox.add(one for one in await self._calls.outputs(call) if one.output.index not in received)
         reading = asyncio.create_task(self._read_inputs(call, stream, outbox))
         try:
             await stream.send(OutputBatch(call_id=call.record.call_id))
@@ -265,12 +267,16 @@ class CallService:
 class _Outbox:
     """Outputs of a map on their way to one client, gathered into batches."""
 
-    def __init__(self, call: Call, received: set[int]) -> None:
-        self.pending: list[Finished] = [f for index, f in call.outputs.items() if index not in received]
+    def __init__(self, call: Call) -> None:
+        self.pending: list[Finished] = []
         self.ready = asyncio.Event()
         self.ready.set()
-        self._call = call
         self._remove = call.add_watcher(self._arrived)
+
+    def add(self, earlier: Iterable[Finished]) -> None:
+        """Outputs from the journal; one that arrived meanwhile is there already."""
+        arrived = {finished.output.index for finished in self.pending}
+        self.pending.extend(finished for finished in earlier if finished.output.index not in arrived)
 
     def _arrived(self, index: int, finished: Finished) -> None:
         self.pending.append(finished)

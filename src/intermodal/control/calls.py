@@ -7,14 +7,17 @@ cost little more than their payloads.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field, replace
 
+from intermodal.machines.call import CallMachine, CallState
+from intermodal.machines.machine import IllegalTransition
 from intermodal.store.interface import CallKind, CallRecord, InputChunk, OutputChunk, Store
 from modal._wire.codec import decode, encode
 from modal._wire.messages.blob import BlobRef
 from modal._wire.messages.call import Input, Output, Status
 from modal._wire.messages.common import ErrorInfo
+from modal._wire.messages.function import RetryPolicy
 from modal.exception import InvalidError, NotFoundError
 
 
@@ -49,15 +52,16 @@ def locate(an_input_id: str) -> tuple[str, int]:
 
 @dataclass(slots=True)
 class Call:
-    """One call. `inputs[i]` is None once input i has its output: its payload is not needed any more."""
+    """One call: what the machine knows of its inputs, and their payloads while they have no output.
+
+    A call of one input keeps its output here. The outputs of a map go to its watcher and to the journal only, since
+    there may be a million.
+    """
 
     record: CallRecord
-    inputs: dict[int, Payload] = field(default_factory=dict)  #: not finished yet
-    outputs: dict[int, Finished] = field(default_factory=dict)
-    failures: dict[int, int] = field(default_factory=dict)  #: attempts that failed and count, by index
-    losses: dict[int, int] = field(default_factory=dict)  #: attempts lost to the platform, by index
-    received: int = 0  #: inputs accepted so far
-    finished: int = 0
+    machine: CallMachine
+    inputs: dict[int, Payload] = field(default_factory=dict)  #: by index, without an output yet
+    output: Finished | None = None
     watchers: list[Callable[[int, Finished], None]] = field(default_factory=list)
     yields: list[Callable[[Payload], None]] = field(default_factory=list)
     yielded: list[Payload] = field(default_factory=list)  #: values that no follower has taken yet
@@ -65,10 +69,7 @@ class Call:
     @property
     def is_done(self) -> bool:
         """Whether every input that will ever come has its output."""
-        return self.record.inputs_closed and self.finished == self.received
-
-    def knows(self, index: int) -> bool:
-        return index in self.inputs or index in self.outputs
+        return self.machine.state is CallState.DONE
 
     def add_watcher(self, watcher: Callable[[int, Finished], None]) -> Callable[[], None]:
         """Call `watcher(index, finished)` for each output to come; returns what removes it."""
@@ -82,16 +83,17 @@ class Calls:
     Args:
         store: the journal.
         now: the clock, in seconds since the epoch.
-        keep: how many finished calls stay in memory; older ones are read from the store.
+        keep: bytes of finished outputs that stay in memory; older ones are read from the store.
     """
 
-    def __init__(self, store: Store, now: Callable[[], float], keep: int = 2000) -> None:
+    def __init__(self, store: Store, now: Callable[[], float], keep: int = 32 << 20) -> None:
         self._store = store
         self._now = now
         self._live: dict[str, Call] = {}
         self._by_key: dict[str, Call] = {}
         self._by_function: dict[str, set[str]] = {}
         self._ended: dict[str, Call] = {}
+        self._ended_bytes = 0
         self._keep = keep
         self._unstored_outputs: dict[str, tuple[list[dict[str, object]], list[bytes]]] = {}
         self._unstored_calls: dict[str, CallRecord] = {}
@@ -100,9 +102,9 @@ class Calls:
 
     # -- making and finding -------------------------------------------------------------------------------------
 
-    def create(self, record: CallRecord) -> Call:
+    def create(self, record: CallRecord, policy: RetryPolicy) -> Call:
         """Begin a call. It reaches the journal with its first inputs."""
-        call = Call(record)
+        call = Call(record, CallMachine(record.call_id, policy))
         self._live[record.call_id] = call
         if record.key:
             self._by_key[record.key] = call
@@ -120,14 +122,23 @@ class Calls:
         call = self.live(call_id)
         if call is not None:
             return call
+        self.flush()  # it may have ended a moment ago
         record = await self._store.call(call_id)
         if record is None:
             raise NotFoundError(f"There is no function call {call_id!r}; its id is wrong, or its results have expired.")
-        call = Call(record)
-        for chunk in await self._store.outputs(call_id):
-            _restore_outputs(call, chunk)
-        call.received = call.finished
+        call = Call(record, CallMachine(call_id, RetryPolicy()))
+        for finished in await self.outputs(call):
+            call.machine.accept(finished.output.index)
+            call.machine.finish(finished.output.index)
+            call.output = finished if record.kind is not CallKind.MAP else None
+        call.machine.close()
         return call
+
+    async def outputs(self, call: Call) -> list[Finished]:
+        """Every output of the call until now, from the journal."""
+        self.flush()
+        chunks = await self._store.outputs(call.record.call_id)
+        return [finished for chunk in chunks for finished in _outputs_of(chunk)]
 
     async def find_by_key(self, key: str) -> Call | None:
         """The call that an earlier request with this idempotency key made."""
@@ -159,12 +170,12 @@ class Calls:
         for item in inputs:
             data = body[offset : offset + item.size]
             offset += item.size
-            if call.knows(item.index):
-                continue  # a resumed map sends again what it does not know to have arrived
-            if call.record.inputs_closed:
-                raise InvalidError(f"The call {call_id} was closed and takes no more inputs.")
+            try:
+                if not call.machine.accept(item.index):
+                    continue  # a resumed map sends again what it does not know to have arrived
+            except IllegalTransition:
+                raise InvalidError(f"The call {call_id} was closed and takes no more inputs.") from None
             call.inputs[item.index] = Payload(data, item.blob)
-            call.received += 1
             new.append(input_id(call_id, item.index))
             chunk.append({"index": item.index, "size": item.size, **({"blob": encode(item.blob)} if item.blob else {})})
         changes: list[CallRecord | InputChunk] = []
@@ -188,13 +199,12 @@ class Calls:
 
     def finish(self, call: Call, index: int, output: Output, data: bytes) -> None:
         """Give input `index` its final output, tell who waits, and journal it."""
-        if call.inputs.pop(index, None) is None:
+        if not call.machine.finish(index):
             return  # it has its output: cancelled, or answered twice
-        call.failures.pop(index, None)
-        call.losses.pop(index, None)
+        del call.inputs[index]
         finished = Finished(output, data)
-        call.outputs[index] = finished
-        call.finished += 1
+        if call.record.kind is not CallKind.MAP:
+            call.output = finished
         records, bodies = self._unstored_outputs.setdefault(call.record.call_id, ([], []))
         records.append(_output_record(output))
         bodies.append(data)
@@ -203,23 +213,26 @@ class Calls:
         for watcher in tuple(call.watchers):
             watcher(index, finished)
         if call.is_done:
-            self._end(call)
+            self._inputs_closed(call)
 
     def close_inputs(self, call: Call) -> None:
-        """No more inputs will come: the client ended, cancelled or abandoned the call."""
+        """No more inputs will come."""
+        call.machine.close()
+        self._inputs_closed(call)
+
+    def abandon(self, call: Call, status: Status, error: ErrorInfo) -> None:
+        """End every unfinished input with this status and error, and take no more."""
+        for index in call.machine.cancel():
+            self.finish(call, index, Output(index, status, 0, None, error, input_id(call.record.call_id, index)), b"")
+        self._inputs_closed(call)
+
+    def _inputs_closed(self, call: Call) -> None:
         if not call.record.inputs_closed:
             call.record = replace(call.record, inputs_closed=True)
             self._unstored_calls[call.record.call_id] = call.record
             self._flush_soon()
         if call.is_done and call.record.call_id in self._live:
             self._end(call)
-
-    def abandon(self, call: Call, status: Status, error: ErrorInfo) -> None:
-        """End every unfinished input with this status and error."""
-        self.close_inputs(call)
-        for index in list(call.inputs):
-            output = Output(index, status, 0, None, error, input_id(call.record.call_id, index))
-            self.finish(call, index, output, b"")
 
     def _end(self, call: Call) -> None:
         call_id = call.record.call_id
@@ -232,9 +245,10 @@ class Calls:
         if not of_function:
             del self._by_function[call.record.function_id]
         self._ended[call_id] = call
-        while len(self._ended) > self._keep:
-            oldest = next(iter(self._ended))
-            gone = self._ended.pop(oldest)
+        self._ended_bytes += _weight(call)
+        while self._ended_bytes > self._keep:
+            gone = self._ended.pop(next(iter(self._ended)))
+            self._ended_bytes -= _weight(gone)
             if self._by_key.get(gone.record.key) is gone:
                 del self._by_key[gone.record.key]
 
@@ -255,24 +269,26 @@ class Calls:
         if chunks or calls:
             self._store.write([*chunks, *calls.values()])
 
-    def restore(self, record: CallRecord, inputs: Iterable[InputChunk], outputs: Iterable[OutputChunk]) -> list[str]:
-        """Bring back a call that was live when the server stopped; returns the ids of its unfinished inputs."""
-        call = self.create(record)
-        for output_chunk in outputs:
-            _restore_outputs(call, output_chunk)
+    def restore(
+        self, record: CallRecord, policy: RetryPolicy, inputs: Iterable[InputChunk], outputs: Iterable[OutputChunk]
+    ) -> tuple[Call, list[str]]:
+        """Bring back a call that was live when the server stopped; returns it and the ids of its unfinished inputs."""
+        call = self.create(record, policy)
         for chunk in inputs:
             offset = 0
             for encoded in chunk.records:
                 item = decode(Input, encoded)
-                if not call.knows(item.index):
+                if call.machine.accept(item.index):
                     call.inputs[item.index] = Payload(chunk.body[offset : offset + item.size], item.blob)
                 offset += item.size
-        call.received = len(call.inputs) + call.finished
-        if record.kind is not CallKind.MAP:
+        for output_chunk in outputs:
+            for finished in _outputs_of(output_chunk):
+                if call.machine.finish(finished.output.index):
+                    del call.inputs[finished.output.index]
+                    call.output = finished if record.kind is not CallKind.MAP else None
+        if record.inputs_closed or record.kind is not CallKind.MAP:
             self.close_inputs(call)
-        elif call.is_done:
-            self._end(call)
-        return [input_id(record.call_id, index) for index in sorted(call.inputs)]
+        return call, [input_id(record.call_id, index) for index in call.machine.unfinished()]
 
 
 def _output_record(output: Output) -> dict[str, object]:
@@ -284,12 +300,16 @@ def _output_record(output: Output) -> dict[str, object]:
     return record
 
 
-def _restore_outputs(call: Call, chunk: OutputChunk) -> None:
+def _outputs_of(chunk: OutputChunk) -> Iterator[Finished]:
     offset = 0
     for encoded in chunk.records:
         output = decode(Output, encoded)
-        output = replace(output, input_id=input_id(call.record.call_id, output.index))
-        if output.index not in call.outputs:
-            call.outputs[output.index] = Finished(output, chunk.body[offset : offset + output.size])
-            call.finished += 1
+        yield Finished(
+            replace(output, input_id=input_id(chunk.call_id, output.index)), chunk.body[offset : offset + output.size]
+        )
         offset += output.size
+
+
+def _weight(call: Call) -> int:
+    """Roughly the bytes that keeping a finished call costs."""
+    return 1024 + (len(call.output.data) if call.output is not None else 0)

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from intermodal.control.apps import App, Apps
 from intermodal.control.calls import Call, Calls, Finished, Payload, input_id, locate
 from intermodal.control.functions import Function, Functions
-from intermodal.machines.retry import AttemptEnd, Cause, decide
+from intermodal.machines.retry import Cause
 from intermodal.model.container import ContainerExit, ContainerSpec, ExitCause
 from intermodal.node.interface import Node
 from intermodal.runtimes.errors import MissingTool, RuntimeFailure
@@ -282,7 +282,7 @@ class Fleet:
                 self.dispatch(events.InputsFinished(container.container_id, [one], 0.0))
                 continue
             container.running[one] = now
-            message.append(RunInput(one, call_id, len(payload.data), payload.blob, call.failures.get(index, 0)))
+            message.append(RunInput(one, call_id, len(payload.data), payload.blob, call.machine.retries(index)))
             bodies.append(payload.data)
         container.function.running_inputs += len(message)
         if message:
@@ -456,21 +456,11 @@ class Fleet:
     def _attempt_failed(self, call: Call, output: Output, data: bytes, ended: ContainerExit | None) -> None:
         """Try again, by the function's policy, or give the input this output."""
         index = output.index
-        function = self._functions.by_id.get(call.record.function_id)
-        if function is None:
-            self._calls.finish(call, index, output, data)
-            return
-        cause = _cause(output.status, ended)
-        attempt = AttemptEnd(cause, call.failures.get(index, 0), call.losses.get(index, 0))
-        decision = decide(attempt, function.spec.retries)
-        if not decision.retry:
-            self._calls.finish(call, index, output, data)
-            return
-        if decision.counts:
-            call.failures[index] = call.failures.get(index, 0) + 1
+        decision = call.machine.attempt_ended(index, _cause(output.status, ended))
+        if decision.retry:
+            self.queue_inputs(call, [input_id(call.record.call_id, index)], decision.delay)
         else:
-            call.losses[index] = call.losses.get(index, 0) + 1
-        self.queue_inputs(call, [input_id(call.record.call_id, index)], decision.delay)
+            self._calls.finish(call, index, output, data)
 
     def _watch(self) -> None:
         """Kill containers whose input runs past its timeout and did not end by itself."""

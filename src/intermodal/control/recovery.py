@@ -14,6 +14,7 @@ from intermodal.control.mount_service import SecretService
 from intermodal.store.interface import Loaded
 from modal._wire.messages.call import Status
 from modal._wire.messages.common import ErrorInfo
+from modal._wire.messages.function import RetryPolicy
 from modal.exception import Error
 
 log = logging.getLogger(__name__)
@@ -56,11 +57,9 @@ class Recovery:
             self._fleet.app_published(live)
         waiting = 0
         for opened in loaded.calls:
-            ids = self._calls.restore(opened.call, opened.inputs, opened.outputs)
             function = self._functions.by_id.get(opened.call.function_id)
-            call = self._calls.live(opened.call.call_id)
-            if call is None or call.is_done:
-                continue
+            policy = function.spec.retries if function is not None else RetryPolicy()
+            call, ids = self._calls.restore(opened.call, policy, opened.inputs, opened.outputs)
             if function is None:
                 self._calls.abandon(call, Status.TERMINATED, _GONE)
             elif ids:

@@ -85,25 +85,13 @@ class Buildah:
             DiskFull: no space is left.
         """
         iid_file = workspace / "image-id"
-        ignore_file = workspace / "ignore"  # clients chose the files; a .dockerignore among them is a file like others
-        ignore_file.touch()
         argv = ["bud", "--runtime", "runc", "--isolation", "oci", "--network", "host", "--layers"]
         argv += ["--format", "docker"]  # the other format cannot keep SHELL and HEALTHCHECK
         argv += [] if bud.use_cache else ["--no-cache"]
         for volume in bud.volumes:
             argv += ["-v", volume]
         argv += ["--ignorefile", os.devnull]  # the client has chosen the files; a .dockerignore among them is data
-        argv += [
-            "--ignorefile",
-            str(ignore_file),
-            "--iidfile",
-            str(iid_file),
-            "-t",
-            bud.tag,
-            "-f",
-            str(bud.dockerfile),
-            str(bud.context),
-        ]
+        argv += ["--iidfile", str(iid_file), "-t", bud.tag, "-f", str(bud.dockerfile), str(bud.context)]
         await self.run(argv, workspace, output)
         image = iid_file.read_text().strip().removeprefix("sha256:")
         if not _IMAGE_ID.match(image):

@@ -36,6 +36,7 @@ from intermodal.control.mount_service import MountService, SecretService
 from intermodal.control.recovery import Recovery
 from intermodal.control.rpc import Dispatcher, serve_unix
 from intermodal.control.server_service import ServerService
+from intermodal.machines.app import AppPhase
 from intermodal.model.ids import new_id
 from intermodal.node.composition import NodeSettings, isolated_agent, plain_agent
 from intermodal.node.interface import Node
@@ -43,7 +44,7 @@ from intermodal.scheduling.scheduler import Scheduler
 from intermodal.settings import Settings
 from intermodal.store.secret_box import SecretBox
 from intermodal.store.sql import SqlStore
-from modal._wire.messages.app import AppState, AppStopReason
+from modal._wire.messages.app import AppStopReason
 from modal.exception import Error, InvalidError
 
 log = logging.getLogger(__name__)
@@ -59,7 +60,7 @@ def serve(settings: Settings) -> int:
         level=settings.log_level.upper(), format="%(asctime)s %(levelname)s %(name)s: %(message)s", stream=sys.stderr
     )
     # Connections of clients and containers, pipes, and mounts of a thousand containers.
-    _raise_file_limit()
+    _raise_file_limit(); sys.setswitchinterval(0.0005)
     try:
         with data_directory(settings):
             uvloop.run(_main(settings))
@@ -115,7 +116,7 @@ async def running(settings: Settings, builder: Builder | None = None) -> AsyncIt
         store = SqlStore(settings.url)
         stack.push_async_callback(store.close)
         await store.open()
-        blobs = LocalBlobStore(settings.data_dir / "storage" / "blobs")
+        blobs = LocalBlobStore(settings.data_dir / "blobs")
         await blobs.open()
         apps, functions, calls = Apps(store, time.time), Functions(), Calls(store, time.time)
         secrets = SecretService(store, SecretBox(settings.data_dir / "secret.key"), apps, rng)
@@ -201,7 +202,7 @@ def _make_node(settings: Settings, blobs: LocalBlobStore, fleet: Fleet, api: Con
 
 async def _stop_ephemeral_apps(apps: Apps, service: AppService) -> None:
     """Clients hear at once that their app ended; detached apps go on after the next start."""
-    ephemeral = [app for app in apps.live() if app.state is AppState.EPHEMERAL]
+    ephemeral = [app for app in apps.live() if app.machine.state is AppPhase.EPHEMERAL]
     await asyncio.gather(*(service.stop_app(app, AppStopReason.SERVER_STOPPED) for app in ephemeral))
 
 

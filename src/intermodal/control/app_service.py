@@ -15,6 +15,7 @@ from intermodal.control.fleet import Fleet
 from intermodal.control.functions import Function, Functions
 from intermodal.control.mount_service import SecretService
 from intermodal.control.rpc import LOCAL, Context, Dispatcher, Principal, ServerStream
+from intermodal.machines.app import AppChange, AppPhase
 from intermodal.model.ids import new_id
 from intermodal.store.interface import AppRecord
 from modal._wire.messages.app import (
@@ -42,6 +43,7 @@ from modal.exception import InvalidError
 log = logging.getLogger(__name__)
 _LOG_BATCH = 500  # entries in one event
 _STATUS_EVERY = 0.1  # seconds between status events of one watcher
+_IDLE_CHECK = 1.0  # seconds between looks whether a detached app has work left
 
 
 class AppService:
@@ -135,7 +137,9 @@ class AppService:
         after, version, status_due = request.after, -1, 0.0
         while True:
             wake.clear()
-            ended = app.stopped  # read before the log: what is logged until now is sent before the end
+            ended = (
+                app.stop_reason if app.is_stopped else None
+            )  # read before the log: what is logged until now is sent before the end
             while entries := await app.log.read(after, _LOG_BATCH):
                 after = entries[-1].seq
                 await stream.send(AppEvent(logs=entries))
@@ -159,10 +163,7 @@ class AppService:
 
     async def stop_app(self, app: App, reason: AppStopReason) -> None:
         """Stop the app and return when nothing of it runs. Joins a stop that is under way."""
-        if app.stop_task is None:
-            self._stop_soon(app, reason)
-        assert app.stop_task is not None
-        await asyncio.shield(app.stop_task)
+        await asyncio.shield(self._begin_stop(app, reason))
 
     async def _stop(self, app: App, reason: AppStopReason) -> None:
         error = ErrorInfo("ExecutionError", f"The app {app.app_id} was stopped ({reason.value.replace('_', ' ')}).")
@@ -171,7 +172,7 @@ class AppService:
             for call in self._calls.of_function(function.function_id):
                 self._calls.abandon(call, Status.TERMINATED, error)
         await self._fleet.remove_functions(functions, at_once=reason is not AppStopReason.FINISHED)
-        self._apps.mark_stopped(app, reason)
+        self._apps.mark_stopped(app)
         for function in functions:
             self._functions.remove(function.function_id)
         self._secrets.forget_app(app.app_id)
@@ -194,26 +195,28 @@ class AppService:
         """A client is gone for good: what lives as long as it does ends."""
         self._present.discard(session_id)
         for app in self._apps.of_session(session_id):
-            if app.stop_task is not None:
-                continue
-            if app.state is AppState.EPHEMERAL:
-                self._stop_soon(app, AppStopReason.CLIENT_GONE)
-            elif app.state is AppState.DETACHED:
+            phase = app.machine.on(AppChange.CLIENT_GONE)
+            if phase is AppPhase.STOPPING:
+                self._begin_stop(app, AppStopReason.CLIENT_GONE)
+            elif phase is AppPhase.DETACHED:
                 self._stop_when_idle(app)
 
-    def _stop_soon(self, app: App, reason: AppStopReason) -> None:
-        app.stopping = reason
-        app.stop_task = asyncio.create_task(self._stop(app, reason), name=f"stop {app.app_id}")
+    def _begin_stop(self, app: App, reason: AppStopReason) -> asyncio.Task[None]:
+        """Start to stop the app, or join a stop that is under way."""
+        if app.stop_task is None:
+            app.machine.on(AppChange.STOP)
+            app.stop_reason = reason
+            app.stop_task = asyncio.create_task(self._stop(app, reason), name=f"stop {app.app_id}")
+        return app.stop_task
 
     def _stop_when_idle(self, app: App) -> None:
         """A detached app whose client is gone ends when it has nothing left to do."""
-        busy = any(self._calls.of_function(f.function_id) for f in self._functions.of_app(app.app_id))
-        if app.stop_task is not None:
+        if not app.is_open:
             return
-        if busy:
-            asyncio.get_running_loop().call_later(1.0, self._stop_when_idle, app)
+        if any(self._calls.of_function(f.function_id) for f in self._functions.of_app(app.app_id)):
+            asyncio.get_running_loop().call_later(_IDLE_CHECK, self._stop_when_idle, app)
         else:
-            self._stop_soon(app, AppStopReason.FINISHED)
+            self._begin_stop(app, AppStopReason.FINISHED)
 
 
 def status_of(function: Function) -> FunctionStatus:

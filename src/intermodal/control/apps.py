@@ -7,6 +7,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 
 from intermodal.control.app_log import AppLog
+from intermodal.machines.app import ACCEPTING, AppChange, AppPhase, app_machine
+from intermodal.machines.machine import Machine
 from intermodal.store.interface import AppRecord, Store
 from modal._wire.messages.app import AppState, AppStopReason
 from modal.exception import NotFoundError
@@ -18,9 +20,9 @@ class App:
 
     record: AppRecord
     log: AppLog
+    machine: Machine[AppPhase, AppChange]
     version: int = 0  #: grows with every change of a function's status
-    stopping: AppStopReason | None = None
-    stopped: AppStopReason | None = None
+    stop_reason: AppStopReason | None = None  #: set once it stops; the first reason stays
     stop_task: asyncio.Task[None] | None = None
     watchers: list[asyncio.Event] = field(default_factory=list)
     dirty_functions: dict[str, int] = field(default_factory=dict)  #: function id -> version of its last change
@@ -30,13 +32,13 @@ class App:
         return self.record.app_id
 
     @property
-    def state(self) -> AppState:
-        return AppState(self.record.state)
-
-    @property
     def is_open(self) -> bool:
         """Whether new calls are accepted."""
-        return self.stopping is None and self.stopped is None
+        return self.machine.state in ACCEPTING
+
+    @property
+    def is_stopped(self) -> bool:
+        return self.machine.state is AppPhase.STOPPED
 
     def wake(self) -> None:
         """Tell the watchers that there is something new."""
@@ -67,7 +69,8 @@ class Apps:
         self._apps: dict[str, App] = {}
 
     def add(self, record: AppRecord, last_seq: int = 0) -> App:
-        app = App(record, AppLog(record.app_id, self._store, lambda: app.wake(), last_seq))
+        machine = app_machine(record.app_id, AppState(record.state))
+        app = App(record, AppLog(record.app_id, self._store, lambda: app.wake(), last_seq), machine)
         self._apps[record.app_id] = app
         return app
 
@@ -83,7 +86,7 @@ class Apps:
 
     def live(self) -> list[App]:
         """The apps that are not stopped."""
-        return [app for app in self._apps.values() if app.stopped is None]
+        return [app for app in self._apps.values() if not app.is_stopped]
 
     def of_session(self, session_id: str) -> list[App]:
         """The live apps that a client session owns."""
@@ -94,12 +97,12 @@ class Apps:
         app.record = replace(app.record, **changes)  # type: ignore[arg-type]
         self._store.write([app.record])
 
-    def mark_stopped(self, app: App, reason: AppStopReason) -> None:
+    def mark_stopped(self, app: App) -> None:
         """The app has ended: nothing of it runs any more."""
-        app.stopped = reason
+        app.machine.on(AppChange.CONTAINERS_GONE)
         app.log.flush()
         self.save(app, state=AppState.STOPPED.value, stopped_at=self._now())
         app.wake()
-        ended = [other for other in self._apps.values() if other.stopped is not None]
+        ended = [other for other in self._apps.values() if other.is_stopped]
         for old in ended[: -self._keep]:
             del self._apps[old.app_id]

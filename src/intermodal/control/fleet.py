@@ -17,7 +17,7 @@ from intermodal.control.functions import Function, Functions
 from intermodal.machines.retry import Cause
 from intermodal.model.container import ContainerExit, ContainerSpec, ExitCause
 from intermodal.node.interface import Node
-from intermodal.runtimes.errors import MissingTool, RuntimeFailure
+from intermodal.runtimes.errors import BadImage, MissingTool, RuntimeFailure
 from intermodal.scheduling import events, instructions
 from intermodal.scheduling.scheduler import Scheduler
 from modal._wire.messages.app import LogStream
@@ -213,7 +213,9 @@ class Fleet:
         try:
             await self._node.start(self._spec(container))
         except RuntimeFailure as error:
-            self._not_started(container, ErrorInfo("InternalFailure", str(error)), isinstance(error, MissingTool))
+            self._not_started(
+                container, ErrorInfo("InternalFailure", str(error)), isinstance(error, (MissingTool, BadImage))
+            )
         except Exception:
             log.exception("container %s could not be started", container.container_id)
             sentence = (

@@ -43,7 +43,7 @@ class SqlStore:
         commit_interval: seconds the writer waits for more changes before it commits.
     """
 
-    def __init__(self, url: str, commit_interval: float = 0.003) -> None:
+    def __init__(self, url: str, commit_interval: float = 0.02) -> None:
         self._url = url
         self._interval = commit_interval
         self._engine: Engine | None = None

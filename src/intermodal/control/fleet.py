@@ -40,11 +40,10 @@ class Container:
     function: Function
     app: App
     is_ready: bool = False
+    said_why: bool = False  #: reported why it could not start
     running: dict[str, float] = field(default_factory=dict)  #: unanswered input id -> when it was pushed, oldest first
     last_answer: float = 0.0
     timed_out: set[str] = field(default_factory=set)  #: inputs for whose sake it was killed
-    start_error: ErrorInfo | None = None
-    start_payload: bytes = b""
     exit: ContainerExit | None = None
 
 
@@ -78,7 +77,6 @@ class Fleet:
         self._stop_grace = stop_grace
         self._node: Node | None = None
         self._containers: dict[str, Container] = {}
-        self._failed_starts: dict[str, Container] = {}  # ended before ready; FailInputs may name them
         self._queue: deque[events.Event] = deque()
         self._is_draining = False
         self._wake: asyncio.TimerHandle | None = None
@@ -224,7 +222,8 @@ class Fleet:
             self._not_started(container, ErrorInfo("InternalFailure", sentence), False)
 
     def _not_started(self, container: Container, error: ErrorInfo, final: bool) -> None:
-        container.start_error = error
+        container.said_why = True
+        container.function.start_failure = (error, b"")
         self.dispatch(events.StartFailed(container.container_id, error.message, final))
         self.container_exited(container.container_id, ContainerExit(ExitCause.START_FAILED, detail=error.message))
 
@@ -312,9 +311,9 @@ class Fleet:
 
     def _fail(self, wanted: instructions.FailInputs) -> None:
         """Inputs that no container will ever run."""
-        failed = self._failed_starts.get(wanted.container_id) or self._containers.get(wanted.container_id)
-        payload = failed.start_payload if failed is not None else b""
-        error = (failed.start_error if failed is not None else None) or ErrorInfo("ExecutionError", wanted.reason)
+        function = self._functions.by_id.get(wanted.function_id)
+        failure = function.start_failure if function is not None and wanted.container_id else None
+        error, payload = failure or (ErrorInfo("ExecutionError", wanted.reason), b"")
         for one in wanted.input_ids:
             call_id, index = locate(one)
             call = self._calls.live(call_id)
@@ -352,6 +351,7 @@ class Fleet:
         if container is None:
             return
         container.is_ready = True
+        container.function.start_failure = None
         container.function.starting -= 1
         container.function.running += 1
         container.last_answer = asyncio.get_running_loop().time()
@@ -362,7 +362,8 @@ class Fleet:
         container = self._containers.get(container_id)
         if container is None:
             return
-        container.start_error, container.start_payload = error, payload
+        container.said_why = True
+        container.function.start_failure = (error, payload)
         # User code that cannot be loaded fails the same way each time.
         self.dispatch(events.StartFailed(container_id, error.message, final=True))
 
@@ -439,13 +440,13 @@ class Fleet:
             function.running -= 1
         else:
             function.starting -= 1
-            self._failed_starts[container_id] = container
+            if not container.said_why:
+                function.start_failure = (ErrorInfo("ExecutionError", exit.detail), b"")
         function.running_inputs -= len(container.running)
         if exit.cause in (ExitCause.OUT_OF_MEMORY, ExitCause.EXITED, ExitCause.SIGNALED):
             text = f"A container of {function.spec.name} ended: {exit.detail}\n"
             container.app.log.append(self._now(), LogStream.SYSTEM, text, function.function_id, container_id)
         self.dispatch(events.ContainerExited(container_id, exit.detail))
-        self._failed_starts.pop(container_id, None)
         del self._containers[container_id]
         if not any(other.function is function for other in self._containers.values()):
             empty = self._empty.pop(function.function_id, None)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from intermodal.model.container import BuiltImage
-from modal._wire.messages.common import FileEntry
+from modal._wire.messages.common import ErrorInfo, FileEntry
 from modal._wire.messages.function import FunctionSpec
 from modal.exception import NotFoundError
 
@@ -28,6 +28,7 @@ class Function:
     done_inputs: int = 0
     failed_inputs: int = 0
     pending_reason: str = ""
+    start_failure: tuple[ErrorInfo, bytes] | None = None  #: why the last container could not start, and its payload
 
     @property
     def queued_inputs(self) -> int:

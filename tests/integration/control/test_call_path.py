@@ -291,3 +291,20 @@ async def test_spawned_inputs_survive_a_restart_of_the_server(tmp_path: Path) ->
         _, data = await rpc.unary(CALL_GET, CallGet(call_ids[0], timeout=10))
         assert deserialize(data) == 0
         await rpc.close()
+
+
+async def test_every_call_of_a_function_that_cannot_load_gets_the_traceback(client: Client) -> None:
+    class Unloadable:
+        def __reduce__(self) -> object:
+            return (__import__, ("no_such_module_anywhere",))
+
+    bad = Unloadable()
+
+    def needs() -> object:
+        return bad
+
+    function_id = await client.function(needs)
+    for _ in range(3):  # the later ones are answered while the scheduler backs off
+        output, data = await client.run(function_id)
+        assert output.status is Status.INIT_FAILURE
+        assert "no_such_module_anywhere" in str(deserialize_failure(data))

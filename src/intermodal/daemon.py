@@ -42,6 +42,8 @@ from intermodal.node.composition import NodeSettings, isolated_agent, plain_agen
 from intermodal.node.interface import Node
 from intermodal.scheduling.scheduler import Scheduler
 from intermodal.settings import Settings
+from intermodal.store.interface import Store
+from intermodal.store.memory import MEMORY_URL, MemoryStore
 from intermodal.store.secret_box import SecretBox
 from intermodal.store.sql import SqlStore
 from modal._wire.messages.app import AppStopReason
@@ -113,7 +115,7 @@ async def running(settings: Settings, builder: Builder | None = None) -> AsyncIt
     """A server in this event loop, listening from entry to exit. `builder` replaces the one that the settings name."""
     rng = random.SystemRandom()
     async with contextlib.AsyncExitStack() as stack:
-        store = SqlStore(settings.url)
+        store: Store = MemoryStore() if settings.url == MEMORY_URL else SqlStore(settings.url)
         stack.push_async_callback(store.close)
         await store.open()
         blobs = LocalBlobStore(settings.data_dir / "blobs")
@@ -206,7 +208,7 @@ async def _stop_ephemeral_apps(apps: Apps, service: AppService) -> None:
     await asyncio.gather(*(service.stop_app(app, AppStopReason.SERVER_STOPPED) for app in ephemeral))
 
 
-async def _expire(store: SqlStore, retention: float) -> None:
+async def _expire(store: Store, retention: float) -> None:
     while True:
         await store.expire(time.time() - retention)
         await asyncio.sleep(min(_EXPIRE_EVERY, retention))

@@ -22,6 +22,10 @@ from intermodal.store.interface import (
 from modal._wire.messages.app import LogEntry
 
 
+#: The setting `database_url` that names this store.
+MEMORY_URL = "memory://"
+
+
 class MemoryStore:
     """`intermodal.store.interface.Store` in dictionaries. Set `failure` to make every later write fail so."""
 

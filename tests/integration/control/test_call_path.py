@@ -82,7 +82,14 @@ class Client:
 
 @pytest.fixture
 async def settings(tmp_path: Path) -> Settings:
-    return Settings(data_dir=tmp_path / "data", port=-1, runtime="mock", builder="memory", session_grace=0.2)
+    return Settings(
+        data_dir=tmp_path / "data",
+        port=-1,
+        runtime="mock",
+        builder="memory",
+        session_grace=0.2,
+        database_url="memory://",
+    )
 
 
 @pytest.fixture

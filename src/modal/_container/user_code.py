@@ -74,16 +74,17 @@ def _unpickle(source: dict[str, Any], body: memoryview) -> Callable[..., Any]:
     from modal import _serialization
 
     there, here = str(source.get("python", "")), f"{sys.version_info[0]}.{sys.version_info[1]}"
+    if there and there != here:
+        # Bytecode of another version may load without complaint, and then crash or compute nonsense.
+        message = (
+            f"The function was serialized by Python {there} but the image has Python {here}: with serialized=True "
+            f'both must be the same. Use Image.debian_slim(python_version="{there}").'
+        )
+        raise LoadError("DeserializationError", message)
     try:
         function = _serialization.deserialize(body)
     except Exception as error:
         cause = error.__cause__ or error
-        if there and there != here:
-            message = (
-                f"The function was serialized by Python {there} but the image has Python {here}: with serialized=True "
-                f'both must be the same. Use Image.debian_slim(python_version="{there}").'
-            )
-            raise LoadError("DeserializationError", message) from None
         _explain_missing_module(cause, source)
         message = f"The serialized function cannot be unpickled in the container: {_summary(cause)}."
         raise LoadError("DeserializationError", message, cause) from None

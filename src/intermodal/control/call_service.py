@@ -15,6 +15,7 @@ from intermodal.control.fleet import Fleet
 from intermodal.control.function_service import require_open
 from intermodal.control.functions import Function, Functions
 from intermodal.control.rpc import Context, Dispatcher, ServerStream
+from intermodal.machines.app import AppPhase
 from intermodal.model.ids import new_id
 from intermodal.store.interface import CallKind, CallRecord
 from modal._wire.messages.call import (
@@ -94,12 +95,18 @@ class CallService:
             return self._run_again(ctx, request, body)
         call = self._begin(ctx, request.function_id, CallKind.RUN, request.parent_input_id, request.input, body)
         future = self._output_of(call, 0)
-        future.add_done_callback(lambda done: self._end(call) if done.cancelled() and not self._is_leaving else None)
+        future.add_done_callback(lambda done: self._caller_gone(call) if done.cancelled() else None)
         return future
 
     def leave(self) -> None:
         """The server stops: from now on a caller that is cut off has not cancelled its call."""
         self._is_leaving = True
+
+    def _caller_gone(self, call: Call) -> None:
+        """Nobody waits for the call any more. A detached app goes on all the same: that is what it is for."""
+        app = self._apps.find(call.record.app_id)
+        if app is not None and app.machine.state is not AppPhase.DETACHED and not self._is_leaving:
+            self._end(call)
 
     def _end(self, call: Call) -> None:
         """Cancel what is left of a call."""
@@ -260,8 +267,8 @@ class CallService:
             await stream.send(GeneratorItem(output=output), data)
         finally:
             call.yields.remove(values.put_nowait)
-            if not request.call_id and not self._is_leaving:
-                self._end(call)  # the consumer left: a generator that nobody reads has no reason to go on
+            if not request.call_id:
+                self._caller_gone(call)
 
 
 class _Outbox:

@@ -1,11 +1,10 @@
-"""Typed ids: a two- or three-letter prefix, a dash, and 22 base-62 characters."""
+"""Typed ids: a two-letter prefix, a dash, and 22 base-62 characters."""
 
 from __future__ import annotations
 
 from typing import Protocol
 
 ALPHABET = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
-PREFIXES = frozenset(["ap", "fu", "fc", "in", "im", "vo", "di", "qu", "st", "sb", "ta", "mo", "sr", "pr", "se"])
 
 
 class Rng(Protocol):

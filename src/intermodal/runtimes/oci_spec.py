@@ -41,9 +41,8 @@ READ_ONLY_PATHS = ("/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sys
 MAPPED_IDS = 65_536
 OPEN_FILES = 65_536
 MIB = 1 << 20
-SHARED_MEMORY_KIB = (
-    1 << 20
-)  #: of /dev/shm: data loaders share much between processes. It counts as the container's memory
+#: of /dev/shm: data loaders share much between processes. It counts as the container's memory.
+SHARED_MEMORY_KIB = 1 << 20
 
 
 def build_spec(
@@ -80,6 +79,7 @@ def _process(bundle: Bundle) -> dict[str, Any]:
         "env": [f"{name}={value}" for name, value in bundle.env.items()],
         "cwd": bundle.cwd,
         "noNewPrivileges": True,
+        "rlimits": [{"type": "RLIMIT_NOFILE", "soft": OPEN_FILES, "hard": OPEN_FILES}],
         "capabilities": {"bounding": capabilities, "effective": capabilities, "permitted": capabilities},
     }
 

@@ -33,7 +33,10 @@ async def load_functions(app: App, resolver: Resolver) -> dict[str, FunctionHand
     for function in functions.values():
         _refuse_what_is_not_built(function)
     loader = _Loader(app, resolver)
-    handles = await together(loader.create(function) for function in functions.values())
+    try:
+        handles = await together(loader.create(function) for function in functions.values())
+    finally:
+        await loader.close()
     return dict(zip(functions, handles))
 
 
@@ -86,6 +89,13 @@ class _Loader:
             FUNCTION_CREATE, FunctionCreate(self._resolver.app_id, spec), body
         )
         return handle
+
+    async def close(self) -> None:
+        """Stop what is still being sent, which nobody waits for any more."""
+        tasks = list(self._sending.values())
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
 
     async def _send_image_files(self, image: Image) -> list[str]:
         return await self._send(id(image), image._mount_files())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import resource
 from typing import Any
 
 from intermodal.runtimes.interface import BindMount, Bundle
@@ -39,7 +40,7 @@ MASKED_PATHS = (
 )
 READ_ONLY_PATHS = ("/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger")
 MAPPED_IDS = 65_536
-OPEN_FILES = 65_536
+OPEN_FILES = 65_536  #: of one container, as far as this machine's own limit allows
 MIB = 1 << 20
 #: of /dev/shm: data loaders share much between processes. It counts as the container's memory.
 SHARED_MEMORY_KIB = 1 << 20
@@ -72,6 +73,8 @@ def build_spec(
 
 def _process(bundle: Bundle) -> dict[str, Any]:
     capabilities = list(CAPABILITIES)
+    hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    open_files = OPEN_FILES if hard == resource.RLIM_INFINITY else min(OPEN_FILES, hard)
     return {
         "terminal": False,
         "user": {"uid": 0, "gid": 0},
@@ -79,7 +82,7 @@ def _process(bundle: Bundle) -> dict[str, Any]:
         "env": [f"{name}={value}" for name, value in bundle.env.items()],
         "cwd": bundle.cwd,
         "noNewPrivileges": True,
-        "rlimits": [{"type": "RLIMIT_NOFILE", "soft": OPEN_FILES, "hard": OPEN_FILES}],
+        "rlimits": [{"type": "RLIMIT_NOFILE", "soft": open_files, "hard": open_files}],
         "capabilities": {"bounding": capabilities, "effective": capabilities, "permitted": capabilities},
     }
 

@@ -177,7 +177,9 @@ def _make_builder(settings: Settings, blobs: LocalBlobStore, secrets: SecretServ
         from intermodal.builder.memory import MemoryBuilder
 
         # The mock runtime runs this interpreter, so every image is said to have it.
-        return MemoryBuilder(python=sys.executable, python_version=platform.python_version())
+        return MemoryBuilder(
+            python=sys.executable, python_version=platform.python_version(), kept=settings.data_dir / "memory-images"
+        )
     if settings.builder != "buildah":
         raise InvalidError(f"The setting builder must be buildah or memory, but is {settings.builder!r}.")
     from intermodal.builder.builder import BuildahBuilder

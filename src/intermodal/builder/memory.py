@@ -43,18 +43,26 @@ class MemoryBuilder:
         python: str = "",
         python_version: str = "",
         layers: tuple[Path, ...] = (),
+        kept: Path | None = None,
     ) -> None:
-        """`python`, `python_version` and `layers` are what every built image has."""
+        """Args:
+        behave: how each layer's build goes.
+        python, python_version, layers: what every built image has.
+        kept: a file that remembers which images were built; None: they are forgotten with this object.
+        """
         self.built: list[str] = []  #: ids of layers, each time one was built
         self._behave = behave
         self._python = python
         self._python_version = python_version
         self._layers = layers
+        self._kept = kept
         self._images: dict[str, BuiltImage] = {}
         self._flights: SingleFlight[BuiltImage] = SingleFlight()
 
     async def open(self) -> None:
-        """Nothing to prepare."""
+        """Bring back what was built before."""
+        if self._kept is not None and self._kept.exists():
+            self._images = {image_id: self._image(image_id) for image_id in self._kept.read_text().split()}
 
     async def close(self) -> None:
         await self._flights.close()
@@ -105,13 +113,18 @@ class MemoryBuilder:
             log.write(behaviour.error + "\n")
             raise RemoteError(f"Image build failed at: {title}\n{behaviour.error}")
         log.write("built in memory\n")
-        image = BuiltImage(
-            image_id=link.image_id,
+        image = self._images[link.image_id] = self._image(link.image_id)
+        self.built.append(link.image_id)
+        if self._kept is not None:
+            with self._kept.open("a") as file:
+                file.write(f"{link.image_id}\n")
+        return image
+
+    def _image(self, image_id: str) -> BuiltImage:
+        return BuiltImage(
+            image_id=image_id,
             layers=self._layers,
             python=self._python,
             python_version=self._python_version,
             source="memory",
         )
-        self._images[link.image_id] = image
-        self.built.append(link.image_id)
-        return image

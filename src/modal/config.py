@@ -67,6 +67,7 @@ class _Setting(NamedTuple):
 _SETTINGS: dict[str, _Setting] = {
     "loglevel": _Setting("WARNING", _level),
     "logs_timeout": _Setting(10.0, _seconds),
+    "reconnect_timeout": _Setting(60.0, _seconds),
     "automount": _Setting(True, _boolean),
     "force_build": _Setting(False, _boolean),
     "traceback": _Setting(False, _boolean),

@@ -91,8 +91,11 @@ class Client:
     async def _open(self) -> RpcClient:
         from .._wire.client import RpcClient
 
+        from ..config import config
+
         target = self._target or await _configured_target()
-        rpc = RpcClient(target, session=_new_session(), token=self._token)
+        patience = config.get("reconnect_timeout")
+        rpc = RpcClient(target, session=_new_session(), token=self._token, reconnect_timeout=patience)
         try:
             await rpc.open()
         except BaseException:

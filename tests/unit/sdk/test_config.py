@@ -32,6 +32,7 @@ def test_without_a_file_everything_has_its_default() -> None:
     assert Config().to_dict() == {
         "loglevel": "WARNING",
         "logs_timeout": 10.0,
+        "reconnect_timeout": 60.0,
         "automount": True,
         "force_build": False,
         "traceback": False,

@@ -106,7 +106,8 @@ class AppService:
         for tag, function_id in request.functions.items():
             if self._functions.get(function_id).app_id != app.app_id:
                 raise InvalidError(f"The function {tag!r} belongs to another app.")
-        self._apps.save(app, functions=dict(request.functions))
+        # Durable before anything can be called: a client that comes back after a kill finds its app.
+        await self._apps.save(app, functions=dict(request.functions))
         self._fleet.app_published(app)
         return Empty()
 

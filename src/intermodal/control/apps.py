@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field, replace
 
 from intermodal.control.app_log import AppLog
@@ -92,10 +92,10 @@ class Apps:
         """The live apps that a client session owns."""
         return [app for app in self.live() if app.record.session_id == session_id]
 
-    def save(self, app: App, **changes: object) -> None:
-        """Change fields of the record and write it."""
+    def save(self, app: App, **changes: object) -> Awaitable[None]:
+        """Change fields of the record and write it. Wait for the result to know that it is durable."""
         app.record = replace(app.record, **changes)  # type: ignore[arg-type]
-        self._store.write([app.record])
+        return self._store.write([app.record])
 
     def mark_stopped(self, app: App) -> None:
         """The app has ended: nothing of it runs any more."""

@@ -10,10 +10,11 @@ from typing import Any
 
 from intermodal.control.access import require_app
 from intermodal.control.apps import Apps
-from intermodal.control.calls import Call, Calls, Finished, Payload, input_id
+from intermodal.control.calls import Call, Calls, Finished, input_id
 from intermodal.control.fleet import Fleet
 from intermodal.control.function_service import require_open
 from intermodal.control.functions import Function, Functions
+from intermodal.control.generator_values import GeneratorValues
 from intermodal.control.rpc import Context, Dispatcher, ServerStream
 from intermodal.machines.app import AppPhase
 from intermodal.model.ids import new_id
@@ -42,11 +43,15 @@ from modal._wire.messages.call import (
     Status,
 )
 from modal._wire.messages.common import Empty, ErrorInfo
-from modal.exception import InvalidError, RequestSizeError, TimeoutError
+from modal.exception import ExecutionError, InvalidError, RequestSizeError, TimeoutError
 
 _BATCH_OUTPUTS = 512  # outputs in one frame
 _BATCH_BYTES = 4 * 1024 * 1024
-_CREDIT_EVERY = 16  # yielded values between two grants to the generator
+_VALUES_LOST = (
+    "The server restarted while the generator ran, so what it yields next cannot be told from what it has yielded "
+    "already. Call it again."
+)
+_VALUES_TAKEN = "The first values of this generator call were given to someone else already and are not kept."
 _CANCELLED = ErrorInfo("RemoteError", "The function call was cancelled.")
 
 Reply = tuple[Output, bytes]
@@ -77,6 +82,7 @@ class CallService:
         self._rng = rng
         self._now = now
         self._earlier_sessions = earlier_sessions
+        self._run_name = new_id("se", rng)  # of every generator that runs in this life of the server
         self._is_leaving = False
 
     def register(self, dispatcher: Dispatcher) -> None:
@@ -240,35 +246,59 @@ class CallService:
     # -- generators --------------------------------------------------------------------------------------------
 
     async def generate(self, ctx: Context, request: CallGenerate, body: bytes, stream: ServerStream[Any, Any]) -> None:
+        call = await self._generator(ctx, request, body)
+        if call.values is None:
+            call.values = GeneratorValues()
+        values, output = call.values, call.output
+        is_lost = values.is_lost or (request.received > 0 and request.run != self._run_name)
+        if request.received < values.first or (is_lost and (output is None or output.output.status is Status.SUCCESS)):
+            if call.record.kind is CallKind.GENERATE:
+                self._end(call)
+            raise ExecutionError(_VALUES_LOST if is_lost else _VALUES_TAKEN)
+        news = values.follow()
+        remove = call.add_watcher(lambda index, finished: values.wake())
+        try:
+            await stream.send(GeneratorItem(call_id=call.record.call_id, run=self._run_name))
+            await self._send_values(call, values, request.received, news, stream)
+        finally:
+            remove()
+            values.unfollow(news)
+            # A connection that broke is made again; a client that is gone for good takes its app along.
+            if call.record.kind is CallKind.GENERATE and not stream.is_broken:
+                self._caller_gone(call)
+
+    async def _generator(self, ctx: Context, request: CallGenerate, body: bytes) -> Call:
+        """The call that is to be followed, which may have to be made."""
+        call: Call | None = None
         if request.call_id:
             call = await self._calls.find(request.call_id)
+        elif request.again and ctx.key:
+            call = await self._calls.find_by_key(f"{ctx.session_id}/{ctx.key}")
+        if call is not None:
             require_app(ctx, call.record.app_id)
-        elif request.input is None:
+            return call
+        if request.input is None:
             raise InvalidError("A generator call needs an input or the id of a call.")
-        else:
-            call = self._begin(
-                ctx, request.function_id, CallKind.GENERATE, request.parent_input_id, request.input, body
-            )
-        values: asyncio.Queue[Payload | None] = asyncio.Queue()
-        for payload in call.yielded:
-            values.put_nowait(payload)
-        call.yielded.clear()
-        call.yields.append(values.put_nowait)
-        ending = self._output_of(call, 0)
-        ending.add_done_callback(lambda _: values.put_nowait(None))
-        taken, one = 0, input_id(call.record.call_id, 0)
-        try:
-            while (value := await values.get()) is not None:
+        return self._begin(ctx, request.function_id, CallKind.GENERATE, request.parent_input_id, request.input, body)
+
+    async def _send_values(
+        self, call: Call, values: GeneratorValues, position: int, news: asyncio.Event, stream: ServerStream[Any, Any]
+    ) -> None:
+        while True:
+            news.clear()
+            while values.first <= position < values.total:
+                value = values.at(position)
                 await stream.send(GeneratorItem(len(value.data), value.blob), value.data)
-                taken += 1
-                if taken % _CREDIT_EVERY == 0:
-                    self._fleet.credit(one, _CREDIT_EVERY)
-            output, data = ending.result()
-            await stream.send(GeneratorItem(output=output), data)
-        finally:
-            call.yields.remove(values.put_nowait)
-            if not request.call_id:
-                self._caller_gone(call)
+                granted = values.was_sent(position)
+                position += 1
+                if granted:
+                    self._fleet.credit(input_id(call.record.call_id, 0), granted)
+            if position < values.first:
+                raise ExecutionError(_VALUES_TAKEN)
+            if call.output is not None:
+                await stream.send(GeneratorItem(output=call.output.output), call.output.data)
+                return
+            await news.wait()
 
 
 class _Outbox:

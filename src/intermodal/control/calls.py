@@ -10,23 +10,15 @@ import asyncio
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field, replace
 
+from intermodal.control.generator_values import GeneratorValues, Payload
 from intermodal.machines.call import CallMachine, CallState
 from intermodal.machines.machine import IllegalTransition
 from intermodal.store.interface import CallKind, CallRecord, InputChunk, OutputChunk, Store
 from modal._wire.codec import decode, encode
-from modal._wire.messages.blob import BlobRef
 from modal._wire.messages.call import Input, Output, Status
 from modal._wire.messages.common import ErrorInfo
 from modal._wire.messages.function import RetryPolicy
 from modal.exception import InvalidError, NotFoundError
-
-
-@dataclass(frozen=True, slots=True)
-class Payload:
-    """Pickled bytes, inline or in the blob store."""
-
-    data: bytes
-    blob: BlobRef | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,8 +55,7 @@ class Call:
     inputs: dict[int, Payload] = field(default_factory=dict)  #: by index, without an output yet
     output: Finished | None = None
     watchers: list[Callable[[int, Finished], None]] = field(default_factory=list)
-    yields: list[Callable[[Payload], None]] = field(default_factory=list)
-    yielded: list[Payload] = field(default_factory=list)  #: values that no follower has taken yet
+    values: GeneratorValues | None = None  #: what it yielded, once it has
 
     @property
     def is_done(self) -> bool:
@@ -132,6 +123,7 @@ class Calls:
             call.machine.finish(finished.output.index)
             call.output = finished if record.kind is not CallKind.MAP else None
         call.machine.close()
+        call.values = GeneratorValues(is_lost=True)
         return call
 
     async def outputs(self, call: Call) -> list[Finished]:
@@ -312,4 +304,5 @@ def _outputs_of(chunk: OutputChunk) -> Iterator[Finished]:
 
 def _weight(call: Call) -> int:
     """Roughly the bytes that keeping a finished call costs."""
-    return 1024 + (len(call.output.data) if call.output is not None else 0)
+    output = len(call.output.data) if call.output is not None else 0
+    return 1024 + output + (call.values.weight if call.values is not None else 0)

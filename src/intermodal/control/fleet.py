@@ -12,8 +12,9 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 
 from intermodal.control.apps import App, Apps
-from intermodal.control.calls import Call, Calls, Finished, Payload, input_id, locate
+from intermodal.control.calls import Call, Calls, Finished, input_id, locate
 from intermodal.control.functions import Function, Functions
+from intermodal.control.generator_values import GeneratorValues, Payload
 from intermodal.machines.retry import Cause
 from intermodal.model.container import ContainerExit, ContainerSpec, ExitCause
 from intermodal.node.interface import Node
@@ -406,12 +407,9 @@ class Fleet:
         call = self._calls.live(locate(message.input_id)[0])
         if call is None:
             return
-        payload = Payload(bytes(body), message.blob)
-        if call.yields:
-            for follower in call.yields:
-                follower(payload)
-        else:
-            call.yielded.append(payload)
+        if call.values is None:
+            call.values = GeneratorValues()
+        call.values.append(Payload(bytes(body), message.blob))
 
     def inputs_returned(self, container_id: str, input_ids: list[str]) -> None:
         container = self._containers.get(container_id)
@@ -460,7 +458,8 @@ class Fleet:
         """Try again, by the function's policy, or give the input this output."""
         index = output.index
         decision = call.machine.attempt_ended(index, _cause(output.status, ended))
-        if decision.retry:
+        # What a generator has yielded was delivered already: it must not yield it again.
+        if decision.retry and not (call.values is not None and call.values.total):
             self.queue_inputs(call, [input_id(call.record.call_id, index)], decision.delay)
         else:
             self._calls.finish(call, index, output, data)

@@ -3,16 +3,22 @@
 from __future__ import annotations
 
 import asyncio
+import os
 from collections.abc import AsyncGenerator, Awaitable
-from typing import Any, Callable, Optional
+from typing import TYPE_CHECKING, Any, Callable, Optional
 
 from .._serialization import deserialize
 from .._sync import on_loop
-from .._wire.messages.call import CALL_GENERATE, CallGenerate, Output, Status
-from ..exception import RemoteError
+from .._wire.messages.call import CALL_CANCEL, CALL_GENERATE, CallCancel, CallGenerate, Input, Output, Status
+from ..exception import ConnectionError, Error, RemoteError
 from .payload import as_input, failure_of, fetch
 
+if TYPE_CHECKING:
+    from .._wire.client import RpcClient
+
 _AHEAD = 64  #: values that may wait to be taken
+_TRIES = 5  #: lost connections in a row without any progress
+_CANCEL_TIMEOUT = 5.0  #: seconds
 
 Bind = Callable[[], Awaitable[tuple[Any, str]]]
 Value = tuple[Optional[Output], bytes]
@@ -31,6 +37,10 @@ class GeneratorSession:
         self._payload = payload
         self._parent = parent_input_id
         self._call_id = call_id
+        self._is_ours = payload is not None
+        self._received = 0  #: values, of the run `run`
+        self._run = ""
+        self._rpc: Optional[RpcClient] = None
         self._values: list[Value] = []
         self._error: Optional[BaseException] = None
         self._ended = False
@@ -67,32 +77,60 @@ class GeneratorSession:
         if self._task is not None:
             self._task.cancel()
             await asyncio.gather(self._task, return_exceptions=True)
+        if self._is_ours and self._call_id and not self._ended and self._rpc is not None:
+            # The stream's end told the server already, unless the connection was lost just then.
+            try:
+                await self._rpc.unary(CALL_CANCEL, CallCancel(self._call_id), timeout=_CANCEL_TIMEOUT)
+            except Error:
+                return  # the app has stopped or the server is gone: nothing is left to cancel
 
     async def _main(self) -> None:
         try:
             rpc, function_id = await self._bind()
+            self._rpc = rpc
             body = b""
-            if self._payload is None:
-                request = CallGenerate(call_id=self._call_id)
-            else:
+            record: Optional[Input] = None
+            if self._payload is not None:
                 record, body = await as_input(rpc, 0, self._payload)
-                request = CallGenerate(function_id, record, self._parent)
-            async with rpc.stream(CALL_GENERATE, request, body) as stream:
-                async for item, data in stream:
-                    blob = item.output.blob if item.output is not None else item.blob
-                    self._values.append((item.output, await fetch(rpc, blob, data)))
-                    self._news.set()
-                    if item.output is not None:
-                        return
-                    while len(self._values) >= _AHEAD:
-                        self._space.clear()
-                        await self._space.wait()
-            raise RemoteError("The generator ended without saying how; see the server's log.")
+            key, tries, again = os.urandom(12).hex(), 0, False
+            while not self._ended:
+                before = self._received
+                if self._call_id:
+                    request = CallGenerate(call_id=self._call_id, received=self._received, run=self._run)
+                else:
+                    request = CallGenerate(function_id, record, self._parent, again=again)
+                try:
+                    await self._attempt(rpc, request, b"" if self._call_id else body, key)
+                except ConnectionError:
+                    tries = tries + 1 if self._received == before else 1
+                    if tries >= _TRIES:
+                        raise
+                    again = True
+                    await asyncio.sleep(0.05 * tries)
         except BaseException as error:  # raised to whoever takes values
             self._error = error
             self._news.set()
             if isinstance(error, asyncio.CancelledError):
                 raise
+
+    async def _attempt(self, rpc: RpcClient, request: CallGenerate, body: bytes, key: str) -> None:
+        """Follow the call over one connection."""
+        async with rpc.stream(CALL_GENERATE, request, body, key=key) as stream:
+            async for item, data in stream:
+                if item.call_id:
+                    self._call_id, self._run = item.call_id, item.run
+                    continue
+                blob = item.output.blob if item.output is not None else item.blob
+                self._values.append((item.output, await fetch(rpc, blob, data)))
+                self._news.set()
+                if item.output is not None:
+                    self._ended = True
+                    return
+                self._received += 1
+                while len(self._values) >= _AHEAD:
+                    self._space.clear()
+                    await self._space.wait()
+        raise RemoteError("The generator ended without saying how; see the server's log.")
 
 
 async def generator_values(

@@ -23,7 +23,7 @@ from .._wire.messages.call import (
     OutputBatch,
     Status,
 )
-from ..exception import ConnectionError, Error, RemoteError
+from ..exception import ConnectionError, Error, NotFoundError, RemoteError
 from .feeder import Feeder
 from .payload import as_input, fetch
 
@@ -64,6 +64,7 @@ class MapSession:
         self._items = asyncio.Event()
         self._news = asyncio.Event()
         self._all_sent = False
+        self._restarted = False
 
     @classmethod
     async def open(cls, bind: Bind, name: str, parent_input_id: str, feeder: Feeder) -> MapSession:
@@ -126,7 +127,13 @@ class MapSession:
                 before = len(self._received)
                 try:
                     await self._attempt()
-                except ConnectionError:
+                except (ConnectionError, NotFoundError) as error:
+                    if isinstance(error, NotFoundError):
+                        if not self._call_id or self._restarted:
+                            raise
+                        # The server was killed before the call was on its disk; begin anew with what has no output.
+                        self._call_id, self._restarted = "", True
+                        continue
                     tries = tries + 1 if len(self._received) == before else 1
                     if tries >= _TRIES:
                         raise

@@ -137,6 +137,11 @@ class MessageStream(Generic[Sent, Received]):
 
     # Called by its user
 
+    @property
+    def is_broken(self) -> bool:
+        """Whether the stream ended with an error, such as a lost connection."""
+        return self._error is not None
+
     def _must_wait(self) -> bool:
         carrier = self._endpoint.carrier
         return self._error is None and (

@@ -107,21 +107,30 @@ class CallGet:
 
 @dataclass(frozen=True)
 class CallGenerate:
-    """Run a generator and stream what it yields. With `call_id` it follows a call made by spawn."""
+    """Run a generator and stream what it yields. With `call_id` it follows a call that exists."""
 
     function_id: str = ""
     input: Optional[Input] = None
     parent_input_id: str = ""
     call_id: str = ""
+    received: int = 0  #: values that the follower has, of the run `run`; the server goes on after them
+    run: str = ""
+    again: bool = False  #: this request was sent before, with the same key, over a connection that broke
 
 
 @dataclass(frozen=True)
 class GeneratorItem:
-    """A yielded value (payload), or the end (`output`, whose payload follows when it is a failure)."""
+    """A yielded value (payload), or the end (`output`, whose payload follows when it is a failure).
+
+    The first item has neither: its `call_id` names the call, and its `run` the run of the generator that is followed. A
+    generator begins a new run when the server restarts.
+    """
 
     size: int = 0
     blob: Optional[BlobRef] = None
     output: Optional[Output] = None
+    call_id: str = ""
+    run: str = ""
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,33 @@
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+
+import pytest
+from real_server import RealServer
+
+import modal
+from modal._objects import client as client_module
+from modal._sync import run
+
+PYTHON = f"{sys.version_info.major}.{sys.version_info.minor}"
+
+
+@pytest.fixture(scope="module")
+def real_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RealServer]:
+    """A server for the tests of one module, and a client of this process that talks to it."""
+    folder = tmp_path_factory.mktemp("server")
+    with RealServer(folder) as server, pytest.MonkeyPatch.context() as patch:
+        patch.setenv("MODAL_SERVER_URL", server.url)
+        patch.setenv("MODAL_CONFIG_PATH", str(folder / "modal.toml"))
+        patch.setenv("MODAL_AUTOMOUNT", "0")
+        patch.setattr(client_module, "_default", None)
+        yield server
+        if client_module._default is not None:
+            run(client_module._default._close())
+
+
+@pytest.fixture
+def app(real_server: RealServer) -> modal.App:
+    """An app to which a test adds serialized functions."""
+    return modal.App("calls-test", image=modal.Image.debian_slim(python_version=PYTHON))

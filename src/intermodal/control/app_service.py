@@ -9,7 +9,7 @@ from collections.abc import Callable
 from typing import Any
 
 from intermodal.control.access import require_app, require_user
-from intermodal.control.apps import App, Apps
+from intermodal.control.apps import App, Apps, Watcher
 from intermodal.control.calls import Calls
 from intermodal.control.fleet import Fleet
 from intermodal.control.functions import Function, Functions
@@ -126,18 +126,18 @@ class AppService:
     async def events(self, ctx: Context, request: AppEvents, body: bytes, stream: ServerStream[Any, Any]) -> None:
         require_app(ctx, request.app_id)
         app = self._apps.get(request.app_id)
-        wake = asyncio.Event()
-        app.watchers.append(wake)
+        watcher = Watcher()
+        app.watchers.append(watcher)
         try:
-            await self._follow(app, request, wake, stream)
+            await self._follow(app, request, watcher, stream)
         finally:
-            app.watchers.remove(wake)
+            app.watchers.remove(watcher)
 
-    async def _follow(self, app: App, request: AppEvents, wake: asyncio.Event, stream: ServerStream[Any, Any]) -> None:
+    async def _follow(self, app: App, request: AppEvents, watcher: Watcher, stream: ServerStream[Any, Any]) -> None:
         loop = asyncio.get_running_loop()
         after, version, status_due = request.after, -1, 0.0
         while True:
-            wake.clear()
+            watcher.wake.clear()
             ended = (
                 app.stop_reason if app.is_stopped else None
             )  # read before the log: what is logged until now is sent before the end
@@ -154,9 +154,10 @@ class AppService:
             if ended is not None:
                 await stream.send(AppEvent(stopped=ended))
                 return
-            timeout = max(0.0, status_due - loop.time()) if request.want_status and app.version > version else None
+            is_due = request.want_status and app.version > version
+            watcher.wants_status = request.want_status and not is_due
             try:
-                await asyncio.wait_for(wake.wait(), timeout)
+                await asyncio.wait_for(watcher.wake.wait(), max(0.0, status_due - loop.time()) if is_due else None)
             except asyncio.TimeoutError:
                 pass  # the next status is due
 

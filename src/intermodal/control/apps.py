@@ -14,6 +14,14 @@ from modal._wire.messages.app import AppState, AppStopReason
 from modal.exception import NotFoundError
 
 
+@dataclass(slots=True, eq=False)
+class Watcher:
+    """Someone who follows an app. Output and the app's end wake it always."""
+
+    wake: asyncio.Event = field(default_factory=asyncio.Event)
+    wants_status: bool = False  #: it waits for the next change of a function's status, too
+
+
 @dataclass(slots=True)
 class App:
     """An app that is not stopped, or was lately."""
@@ -24,7 +32,7 @@ class App:
     version: int = 0  #: grows with every change of a function's status
     stop_reason: AppStopReason | None = None  #: set once it stops; the first reason stays
     stop_task: asyncio.Task[None] | None = None
-    watchers: list[asyncio.Event] = field(default_factory=list)
+    watchers: list[Watcher] = field(default_factory=list)
     dirty_functions: dict[str, int] = field(default_factory=dict)  #: function id -> version of its last change
 
     @property
@@ -42,15 +50,17 @@ class App:
 
     def wake(self) -> None:
         """Tell the watchers that there is something new."""
-        for event in self.watchers:
-            event.set()
+        for watcher in self.watchers:
+            watcher.wake.set()
 
     def touch(self, function_id: str) -> None:
         """Note that a function's status changed."""
         self.version += 1
         self.dirty_functions[function_id] = self.version
-        if self.watchers:
-            self.wake()
+        for watcher in self.watchers:
+            if watcher.wants_status:  # once: this is called for every input
+                watcher.wants_status = False
+                watcher.wake.set()
 
 
 class Apps:

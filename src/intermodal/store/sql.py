@@ -7,12 +7,13 @@ event loop never waits for the disk, and a busy server commits a few hundred tim
 from __future__ import annotations
 
 import asyncio
+import functools
 import logging
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Generator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, TypeVar
 
-from sqlalchemy import Connection, Engine, Select, Table, create_engine, delete, event, func, select
+from sqlalchemy import Connection, Engine, Executable, Select, Table, create_engine, delete, event, func, select
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.exc import SQLAlchemyError
 
@@ -40,17 +41,20 @@ class SqlStore:
 
     Args:
         url: an SQLAlchemy URL, ``sqlite:///…`` or ``postgresql+psycopg://…``.
-        commit_interval: seconds the writer waits for more changes before it commits.
+        commit_interval: seconds the writer waits for more changes before it commits, while nobody waits for it.
+        awaited_interval: the same once somebody does.
     """
 
-    def __init__(self, url: str, commit_interval: float = 0.02) -> None:
+    def __init__(self, url: str, commit_interval: float = 0.02, awaited_interval: float = 0.003) -> None:
         self._url = url
         self._interval = commit_interval
+        self._awaited_interval = awaited_interval
         self._engine: Engine | None = None
         self._writer = ThreadPoolExecutor(1, "store-writer")
         self._reader = ThreadPoolExecutor(1, "store-reader")
         self._pending: list[Change] = []
         self._committed: asyncio.Future[None] | None = None  # of what is pending now
+        self._due = asyncio.Event()  # it shall be committed now
         self._flusher: asyncio.Task[None] | None = None
         self._failure = ""
 
@@ -67,6 +71,7 @@ class SqlStore:
 
     async def close(self) -> None:
         if self._flusher is not None:
+            self._due.set()
             await self._flusher
         if self._engine is not None:
             await self._run(self._writer, self._engine.dispose)
@@ -83,11 +88,18 @@ class SqlStore:
             self._committed.add_done_callback(lambda done: done.cancelled() or done.exception())
             if self._flusher is None or self._flusher.done():
                 self._flusher = loop.create_task(self._flush())
-        return asyncio.shield(self._committed)
+        return _Commit(self, self._committed)
+
+    def hurry(self) -> None:
+        """Somebody waits for what is pending."""
+        asyncio.get_running_loop().call_later(self._awaited_interval, self._due.set)
 
     async def _flush(self) -> None:
         while self._committed is not None:
-            await asyncio.sleep(self._interval)
+            due = asyncio.get_running_loop().call_later(self._interval, self._due.set)
+            await self._due.wait()
+            self._due.clear()
+            due.cancel()
             batch, self._pending = self._pending, []
             committed, self._committed = self._committed, None
             try:
@@ -169,7 +181,7 @@ class SqlStore:
     async def _read(self, work: Callable[[Connection], Result]) -> Result:
         # A read sees what was written before it.
         if self._committed is not None:
-            await asyncio.shield(self._committed)
+            await _Commit(self, self._committed)
         elif self._flusher is not None and not self._flusher.done():
             await asyncio.shield(self._flusher)
 
@@ -188,6 +200,21 @@ class SqlStore:
             raise StoreError(f"The database failed: {cause}.") from error
 
 
+class _Commit:
+    """What `write` gives: whoever awaits it waits for the commit, which comes sooner for that."""
+
+    __slots__ = ("_done", "_store")
+
+    def __init__(self, store: SqlStore, done: asyncio.Future[None]) -> None:
+        self._store = store
+        self._done = done
+
+    def __await__(self) -> Generator[Any, None, None]:
+        if not self._done.done():
+            self._store.hurry()
+        return asyncio.shield(self._done).__await__()
+
+
 def _configure_sqlite(connection: Any, _record: object) -> None:
     # WAL with synchronous=NORMAL loses nothing when the process dies; only a power cut can undo the last commits.
     for pragma in ("journal_mode=WAL", "synchronous=NORMAL", "busy_timeout=10000"):
@@ -201,10 +228,17 @@ def _put(connection: Connection, table: Table, new: list[dict[str, Any]]) -> Non
         return
     key = [column.name for column in table.primary_key.columns]
     unique = {tuple(row[name] for name in key): row for row in new}
-    dialect = postgresql if connection.dialect.name == "postgresql" else sqlite
+    connection.execute(_upsert(table, connection.dialect.name), list(unique.values()))
+
+
+@functools.cache
+def _upsert(table: Table, dialect_name: str) -> Executable:
+    dialect = postgresql if dialect_name == "postgresql" else sqlite
+    key = [column.name for column in table.primary_key.columns]
     statement = dialect.insert(table)
     others = {column.name: statement.excluded[column.name] for column in table.c if column.name not in key}
-    connection.execute(statement.on_conflict_do_update(index_elements=key, set_=others), list(unique.values()))
+    upsert: Executable = statement.on_conflict_do_update(index_elements=key, set_=others)
+    return upsert
 
 
 def _load(connection: Connection) -> Loaded:

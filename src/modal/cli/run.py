@@ -117,8 +117,10 @@ def _run_app(runnable: Runnable, values: EntrypointArguments, detach: bool, env:
         UserTraceback: the entrypoint or the function raised.
     """
     raised: Optional[Exception] = None
+    started = False
     try:
         with _interruptible(), runnable.app.run(detach=detach, environment_name=env):
+            started = True
             try:
                 return _call(runnable, values)
             except KeyboardInterrupt:
@@ -130,6 +132,10 @@ def _run_app(runnable: Runnable, values: EntrypointArguments, detach: bool, env:
     except Exception as error:
         if error is raised:
             raise UserTraceback(runnable.name) from error
+        raise
+    except KeyboardInterrupt:
+        if not started:
+            click.echo("\nInterrupted: the app was not started; what was being built for it has stopped.", err=True)
         raise
 
 

@@ -1,30 +1,30 @@
 """The exceptions of the SDK.
 
-    Error
-    ├── TimeoutError
-    │   ├── FunctionTimeoutError        a function ran longer than its `timeout`
-    │   ├── InteractiveTimeoutError     an interactive session could not be opened in time
-    │   ├── MountUploadTimeoutError     files could not be uploaded in time
-    │   ├── OutputExpiredError          the result was kept for its retention time and is gone
-    │   ├── SandboxTimeoutError
-    │   └── VolumeUploadTimeoutError
-    ├── AuthError                       credentials are missing or wrong
-    ├── ClientClosed                    the client was closed while a call was under way
-    ├── ConnectionError                 the server cannot be reached
-    ├── DeserializationError            data could not be unpickled here
-    ├── ExecutionError                  the container failed: killed, out of memory, could not start
-    ├── FilesystemExecutionError
-    ├── InternalFailure                 the platform failed; trying again may help
-    ├── InvalidError                    the request makes no sense: a bad value or combination
-    ├── NotFoundError                   the named thing does not exist
-    ├── RemoteError                     the server failed at something: an image step, a user error without its class
-    ├── RequestSizeError                a payload is over its limit
-    ├── SandboxTerminatedError
-    ├── SerializationError              data could not be pickled here
-    └── VersionError                    client and server do not speak one protocol version
-    ModuleNotMountable (Exception)      a local module cannot be sent
-    InputCancellation (BaseException)   raised inside an input that is cancelled
-    DeprecationError, PendingDeprecationError, ServerWarning (UserWarning)
+Error
+├── TimeoutError
+│   ├── FunctionTimeoutError        a function ran longer than its `timeout`
+│   ├── InteractiveTimeoutError     an interactive session could not be opened in time
+│   ├── MountUploadTimeoutError     files could not be uploaded in time
+│   ├── OutputExpiredError          the result was kept for its retention time and is gone
+│   ├── SandboxTimeoutError
+│   └── VolumeUploadTimeoutError
+├── AuthError                       credentials are missing or wrong
+├── ClientClosed                    the client was closed while a call was under way
+├── ConnectionError                 the server cannot be reached
+├── DeserializationError            data could not be unpickled here
+├── ExecutionError                  the container failed: killed, out of memory, could not start
+├── FilesystemExecutionError
+├── InternalFailure                 the platform failed; trying again may help
+├── InvalidError                    the request makes no sense: a bad value or combination
+├── NotFoundError                   the named thing does not exist
+├── RemoteError                     the server failed at something: an image step, a user error without its class
+├── RequestSizeError                a payload is over its limit
+├── SandboxTerminatedError
+├── SerializationError              data could not be pickled here
+└── VersionError                    client and server do not speak one protocol version
+ModuleNotMountable (Exception)      a local module cannot be sent
+InputCancellation (BaseException)   raised inside an input that is cancelled
+DeprecationError, PendingDeprecationError, ServerWarning (UserWarning)
 """
 
 from __future__ import annotations
@@ -32,6 +32,8 @@ from __future__ import annotations
 import random
 import signal
 from typing import Any
+
+_PREEMPTION_GRACE = 30.0  #: seconds between SIGINT and SIGKILL
 
 
 class Error(Exception):
@@ -149,7 +151,7 @@ def simulate_preemption(wait_seconds: int, jitter_seconds: int = 0) -> None:
     """Interrupt this process as a preemption would: SIGINT after `wait_seconds`, SIGKILL 30 seconds later.
 
     Args:
-        wait_seconds: seconds until SIGINT; at least 1.
+        wait_seconds: seconds until SIGINT; above 0.
         jitter_seconds: up to this many random seconds are added before the SIGINT.
 
     Raises:
@@ -158,13 +160,31 @@ def simulate_preemption(wait_seconds: int, jitter_seconds: int = 0) -> None:
     if wait_seconds <= 0 or jitter_seconds < 0:
         raise InvalidError("simulate_preemption needs wait_seconds above 0 and jitter_seconds of at least 0.")
 
+    import threading
+
+    wait = wait_seconds + random.uniform(0, jitter_seconds)
+    if threading.current_thread() is not threading.main_thread():
+        # Only the main thread may set handlers. SIGINT reaches it all the same, when the time has come.
+        _in_background(wait, signal.SIGINT)
+        _in_background(wait + _PREEMPTION_GRACE, signal.SIGKILL)
+        return
+
     def first(signum: int, frame: Any) -> None:
         signal.signal(signal.SIGALRM, second)
-        signal.setitimer(signal.ITIMER_REAL, 30)
+        signal.setitimer(signal.ITIMER_REAL, _PREEMPTION_GRACE)
         signal.raise_signal(signal.SIGINT)
 
     def second(signum: int, frame: Any) -> None:
         signal.raise_signal(signal.SIGKILL)
 
     signal.signal(signal.SIGALRM, first)
-    signal.setitimer(signal.ITIMER_REAL, wait_seconds + random.uniform(0, jitter_seconds))
+    signal.setitimer(signal.ITIMER_REAL, wait)
+
+
+def _in_background(seconds: float, number: signal.Signals) -> None:
+    import os
+    import threading
+
+    timer = threading.Timer(seconds, os.kill, (os.getpid(), number))
+    timer.daemon = True
+    timer.start()

@@ -10,6 +10,7 @@ import logging
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
+from itertools import islice
 
 from intermodal.control.apps import App, Apps
 from intermodal.control.calls import Call, Calls, Finished, input_id, locate
@@ -24,6 +25,7 @@ from intermodal.scheduling.scheduler import Scheduler
 from modal._wire.messages.app import LogStream
 from modal._wire.messages.call import Output, Status
 from modal._wire.messages.common import ErrorInfo
+from modal._wire.messages.function import Concurrency
 from modal._wire.messages.runner import Outputs, RunInput, RunInputs, Start, Yielded
 
 log = logging.getLogger(__name__)
@@ -41,9 +43,10 @@ class Container:
     function: Function
     app: App
     is_ready: bool = False
+    is_stopping: bool = False  #: was told to finish: what it loses now is not its inputs' doing
     said_why: bool = False  #: reported why it could not start
     running: dict[str, float] = field(default_factory=dict)  #: unanswered input id -> when it was pushed, oldest first
-    last_answer: float = 0.0
+    begun: dict[str, float] = field(default_factory=dict)  #: input id -> when the watchdog first saw it run
     timed_out: set[str] = field(default_factory=set)  #: inputs for whose sake it was killed
     exit: ContainerExit | None = None
 
@@ -184,8 +187,17 @@ class Fleet:
             prefix = f"in-{call_id[3:]}-"
             for container in list(self._containers.values()):
                 if any(running.startswith(prefix) for running in container.running):
-                    self._node.stop(container.container_id, 0.0)
+                    self.dispatch(events.ContainerLeaving(container.container_id, 0.0))
+                    self._node.stop(container.container_id, 0.0)  # it may be one that is ending already, but slowly
         self.dispatch(events.InputsDropped(call.record.function_id, call_id))
+
+    def holders(self) -> dict[str, str]:
+        """Which container holds each input that is handed out: input id -> container id."""
+        return {one: container.container_id for container in self._containers.values() for one in container.running}
+
+    def rescale(self, function: Function) -> None:
+        """The function's scaling has changed."""
+        self.dispatch(events.PoolUpdated(function.function_id, function.spec.scaling))
 
     def credit(self, an_input_id: str, count: int) -> None:
         """A generator's consumer took `count` values."""
@@ -253,6 +265,7 @@ class Fleet:
             objects=app.record.functions,
             app_name=app.record.name or "",
             app_description=app.record.description,
+            stop_grace=self._stop_grace,
         )
         return ContainerSpec(
             container.container_id,
@@ -267,6 +280,9 @@ class Fleet:
 
     def _stop(self, wanted: instructions.StopContainer) -> None:
         assert self._node is not None
+        container = self._containers.get(wanted.container_id)
+        if container is not None:
+            container.is_stopping = True
         self._node.stop(wanted.container_id, wanted.grace)
 
     def _push(self, wanted: instructions.PushInputs) -> None:
@@ -338,7 +354,8 @@ class Fleet:
             else:
                 detail = ended.detail if ended is not None and ended.detail else "The container that ran it was lost."
                 output = Output(index, Status.INTERNAL_FAILURE, 0, None, ErrorInfo("ExecutionError", detail), one)
-            self._attempt_failed(call, output, b"", ended)
+            is_ours = container is None or container.is_stopping
+            self._attempt_failed(call, output, b"", None if is_ours else ended, wanted.container_id)
 
     def _wake_at(self, wanted: instructions.WakeAt) -> None:
         if self._wake is not None:
@@ -355,7 +372,6 @@ class Fleet:
         container.function.start_failure = None
         container.function.starting -= 1
         container.function.running += 1
-        container.last_answer = asyncio.get_running_loop().time()
         self._touch(container.function)
         self.dispatch(events.ContainerReady(container_id))
 
@@ -390,14 +406,13 @@ class Fleet:
                 continue
             output = Output(index, answer.status, answer.size, answer.blob, answer.error, one)
             if answer.status is Status.SUCCESS:
-                finish(call, index, output, data)
+                finish(call, index, output, data, container_id)
             else:
                 failed.append((call, output, data))
         function.running_inputs -= len(ended)
-        container.last_answer = asyncio.get_running_loop().time()
         self.dispatch(events.InputsFinished(container_id, ended, seconds))
         for call, output, data in failed:
-            self._attempt_failed(call, output, data, None)
+            self._attempt_failed(call, output, data, None, container_id)
         self._touch(function)
 
     def yielded(self, container_id: str, message: Yielded, body: memoryview | bytes) -> None:
@@ -419,12 +434,15 @@ class Fleet:
         container.function.running_inputs -= len(mine)
         self.dispatch(events.InputsReturned(container_id, mine))
 
+    def container_leaving(self, container_id: str) -> None:
+        self.dispatch(events.ContainerLeaving(container_id, self._stop_grace))
+
     def logs(self, container_id: str, stream: LogStream, text: str, at: float) -> None:
         container = self._containers.get(container_id)
         if container is None:
             return
         one = ""
-        if container.function.spec.concurrency.max_concurrent_inputs == 1:
+        if inputs_at_once(container.function.spec.concurrency) == 1:
             one = next(iter(container.running), "")
         container.app.log.append(at, stream, text, container.function.function_id, container_id, one)
 
@@ -454,7 +472,9 @@ class Fleet:
 
     # -- failed attempts ---------------------------------------------------------------------------------------
 
-    def _attempt_failed(self, call: Call, output: Output, data: bytes, ended: ContainerExit | None) -> None:
+    def _attempt_failed(
+        self, call: Call, output: Output, data: bytes, ended: ContainerExit | None, container_id: str
+    ) -> None:
         """Try again, by the function's policy, or give the input this output."""
         index = output.index
         decision = call.machine.attempt_ended(index, _cause(output.status, ended))
@@ -462,27 +482,30 @@ class Fleet:
         if decision.retry and not (call.values is not None and call.values.total):
             self.queue_inputs(call, [input_id(call.record.call_id, index)], decision.delay)
         else:
-            self._calls.finish(call, index, output, data)
+            self._calls.finish(call, index, output, data, container_id)
 
     def _watch(self) -> None:
         """Kill containers whose input runs past its timeout and did not end by itself."""
         loop = asyncio.get_running_loop()
         now = loop.time()
         for container in self._containers.values():
-            spec = container.function.spec
-            late = now - spec.timeout - _TIMEOUT_SLACK
-            alone = spec.concurrency.max_concurrent_inputs == 1
             if not container.running or container.timed_out:
+                container.begun = {}
                 continue
-            if alone:
-                first, pushed = next(iter(container.running.items()))
-                hung = [first] if max(pushed, container.last_answer) < late else []
-            else:
-                hung = [one for one, pushed in container.running.items() if pushed < late]
+            hung = self._hung(container, now)
             if hung and self._node is not None:
                 container.timed_out.update(hung)
                 self._node.stop(container.container_id, 0.0)
         self._watchdog = loop.call_later(_TIMEOUT_CHECK, self._watch)
+
+    def _hung(self, container: Container, now: float) -> list[str]:
+        """The inputs that have run for too long. A container runs its oldest; the others wait in it."""
+        spec = container.function.spec
+        running = islice(container.running.items(), inputs_at_once(spec.concurrency))
+        # (Pushed later than it was seen: another attempt.)
+        container.begun = {one: max(container.begun.get(one, now), pushed) for one, pushed in running}
+        late = now - spec.timeout - spec.concurrency.batch_wait_ms / 1000 - _TIMEOUT_SLACK
+        return [one for one, begun in container.begun.items() if begun <= late]
 
     def input_finished(self, call: Call, index: int, finished: Finished) -> None:
         """Count a final output; `Calls` reports each."""
@@ -510,6 +533,11 @@ def _cause(status: Status, ended: ContainerExit | None) -> Cause:
     if ended is not None and ended.cause is not ExitCause.STOPPED:
         return Cause.CONTAINER_DIED
     return Cause.INTERNAL_FAILURE
+
+
+def inputs_at_once(concurrency: Concurrency) -> int:
+    """How many inputs a container runs side by side, or together as a batch."""
+    return max(concurrency.max_concurrent_inputs, concurrency.batch_max_size)
 
 
 def timeout_sentence(name: str, seconds: float) -> str:

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Iterable
+from dataclasses import replace
 
 from intermodal.control.access import require_app, require_user
 from intermodal.control.apps import App, Apps
+from intermodal.control.fleet import Fleet
 from intermodal.control.functions import Function, Functions, merge_files
 from intermodal.control.image_service import ImageService
 from intermodal.control.mount_service import MountService, SecretService
@@ -13,15 +16,19 @@ from intermodal.control.rpc import Context, Dispatcher
 from intermodal.model.ids import new_id
 from intermodal.store.interface import FunctionRecord, Store
 from modal._wire.codec import decode, encode
+from modal._wire.messages.common import Empty
 from modal._wire.messages.function import (
     FUNCTION_CREATE,
     FUNCTION_GET,
+    FUNCTION_KEEP_WARM,
     FUNCTION_STATS,
     FunctionCreate,
     FunctionHandle,
+    FunctionKeepWarm,
     FunctionRef,
     FunctionSpec,
     FunctionStats,
+    Scaling,
     SourceKind,
 )
 from modal.exception import InvalidError, NotFoundError
@@ -41,6 +48,7 @@ class FunctionService:
         images: ImageService,
         mounts: MountService,
         secrets: SecretService,
+        fleet: Fleet,
         rng: random.Random,
     ) -> None:
         self._store = store
@@ -49,12 +57,14 @@ class FunctionService:
         self._images = images
         self._mounts = mounts
         self._secrets = secrets
+        self._fleet = fleet
         self._rng = rng
 
     def register(self, dispatcher: Dispatcher) -> None:
         dispatcher.register(FUNCTION_CREATE, self.create)
         dispatcher.register(FUNCTION_GET, self.get)
         dispatcher.register(FUNCTION_STATS, self.stats)
+        dispatcher.register(FUNCTION_KEEP_WARM, self.keep_warm)
 
     async def create(self, ctx: Context, request: FunctionCreate, body: bytes) -> FunctionHandle:
         require_user(ctx)
@@ -94,6 +104,18 @@ class FunctionService:
         require_app(ctx, function.app_id)
         return FunctionStats(backlog=function.queued_inputs, num_total_runners=function.running)
 
+    async def keep_warm(self, ctx: Context, request: FunctionKeepWarm, body: bytes) -> Empty:
+        function = self._functions.get(request.function_id)
+        require_app(ctx, function.app_id)
+        require_open(self._apps.get(function.app_id))
+        spec = function.spec
+        scaling = replace(spec.scaling, min_containers=request.containers)
+        check_scaling(spec.name, scaling)
+        function.spec = replace(spec, scaling=scaling)
+        self._store.write([FunctionRecord(function.function_id, function.app_id, encode(function.spec), function.body)])
+        self._fleet.rescale(function)
+        return Empty()
+
 
 def require_open(app: App) -> None:
     """Raise `NotFoundError` when the app is stopping or has stopped."""
@@ -103,7 +125,8 @@ def require_open(app: App) -> None:
 
 def check_spec(spec: FunctionSpec, body_size: int) -> None:
     """Raise `InvalidError` for a spec that no honest client sends: its SDK checks the same, naming the parameter."""
-    resources, scaling, concurrency = spec.resources, spec.scaling, spec.concurrency
+    resources, concurrency = spec.resources, spec.concurrency
+    check_scaling(spec.name, spec.scaling)
     rules = (
         (0 < len(spec.name) <= 256, "name must have 1 to 256 characters"),
         (body_size <= _SERIALIZED_LIMIT, f"a serialized function may have at most {_SERIALIZED_LIMIT >> 20} MiB"),
@@ -118,18 +141,44 @@ def check_spec(spec: FunctionSpec, body_size: int) -> None:
         (resources.ephemeral_disk is None or 0 < resources.ephemeral_disk <= 1 << 24, "ephemeral_disk must be above 0"),
         (_TIMEOUT_RANGE[0] <= spec.timeout <= _TIMEOUT_RANGE[1], "timeout must be from 1 second to 7 days"),
         (0 <= spec.retries.max_retries <= 10, "retries must be from 0 to 10"),
-        (0 <= scaling.min_containers <= 10_000, "keep_warm must be 0 or more"),
-        (
-            scaling.max_containers is None or max(1, scaling.min_containers) <= scaling.max_containers,
-            "concurrency_limit must be at least 1 and at least keep_warm",
-        ),
-        (scaling.idle_timeout > 0, "container_idle_timeout must be above 0"),
         (1 <= concurrency.max_concurrent_inputs <= 10_000, "allow_concurrent_inputs must be 1 or more"),
+        (
+            0 <= concurrency.batch_max_size <= 1000 and 0 <= concurrency.batch_wait_ms <= 600_000,
+            "max_batch_size must be from 1 to 1000 and wait_ms from 0 to 600000",
+        ),
+        (
+            not concurrency.batch_max_size or (concurrency.max_concurrent_inputs == 1 and not spec.is_generator),
+            "a batched function cannot have allow_concurrent_inputs, nor be a generator",
+        ),
         (concurrency.max_inputs is None or concurrency.max_inputs >= 1, "max_inputs must be 1 or more"),
     )
+    _enforce(spec.name, rules)
+
+
+def check_scaling(name: str, scaling: Scaling) -> None:
+    """Raise `InvalidError` for numbers of containers that make no sense. `name` is the function's."""
+    _enforce(
+        name,
+        (
+            (0 <= scaling.min_containers <= 10_000, "keep_warm must be from 0 to 10000"),
+            (
+                scaling.max_containers is None or max(1, scaling.min_containers) <= scaling.max_containers,
+                "concurrency_limit must be at least 1 and at least keep_warm",
+            ),
+            (0 <= scaling.buffer_containers <= 10_000, "_experimental_buffer_containers must be from 0 to 10000"),
+            (
+                scaling.factor is None or 0 <= scaling.factor <= 1,
+                "_experimental_custom_scaling_factor must be from 0 to 1",
+            ),
+            (0 < scaling.idle_timeout <= 86_400, "container_idle_timeout must be from 1 second to a day"),
+        ),
+    )
+
+
+def _enforce(name: str, rules: Iterable[tuple[bool, str]]) -> None:
     for holds, sentence in rules:
         if not holds:
-            raise InvalidError(f"Function {spec.name[:256]!r}: {sentence}.")
+            raise InvalidError(f"Function {name[:256]!r}: {sentence}.")
 
 
 def _handle(function: Function) -> FunctionHandle:

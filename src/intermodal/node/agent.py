@@ -26,6 +26,7 @@ from modal._wire.messages.runner import (
     CancelInputs,
     Credit,
     Hello,
+    Leaving,
     Outputs,
     Ready,
     Recall,
@@ -296,6 +297,9 @@ class _RunnerEvents:
 
     def said_returned(self, message: Returned) -> None:
         self._listener.inputs_returned(self._container.id, message.input_ids)
+
+    def said_leaving(self, message: Leaving) -> None:
+        self._listener.container_leaving(self._container.id)
 
     def broke_protocol(self, reason: str) -> None:
         self._agent._condemn(self._container, f"The container was killed since it sent a malformed message: {reason}.")

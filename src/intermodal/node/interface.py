@@ -3,7 +3,7 @@
 The server calls `Node`; the agent calls back `NodeListener`. Callbacks are plain functions on the event loop's thread
 and must not block. For one container they come in this order: `container_ready` or `container_start_failed`, any
 number of `outputs`, `yielded`, `inputs_returned`, and last `container_exited`, exactly once for every `start` that
-returned; `logs` come at any time before `container_exited`, which comes after the last of them.
+returned; `logs` and `container_leaving` come at any time before `container_exited`, which comes after the last of them.
 """
 
 from __future__ import annotations
@@ -44,6 +44,9 @@ class NodeListener(Protocol):
 
     def inputs_returned(self, container_id: str, input_ids: list[str]) -> None:
         """The container gives back inputs it has not begun."""
+
+    def container_leaving(self, container_id: str) -> None:
+        """A signal told the container to end: it takes nothing more. To be answered by `Node.stop`."""
 
     def logs(self, container_id: str, stream: LogStream, text: str, at: float) -> None:
         """Output of the container, in order per stream; decoded as UTF-8 with replacement."""

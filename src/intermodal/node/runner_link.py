@@ -20,6 +20,7 @@ from modal._wire.messages.call import Status
 from modal._wire.messages.runner import (
     RUNNER_MESSAGES,
     Hello,
+    Leaving,
     Outputs,
     Ready,
     Returned,
@@ -51,6 +52,8 @@ class LinkEvents(Protocol):
 
     def said_returned(self, message: Returned) -> None: ...
 
+    def said_leaving(self, message: Leaving) -> None: ...
+
     def broke_protocol(self, reason: str) -> None: ...
 
 
@@ -64,8 +67,8 @@ class LinkState(enum.Enum):
 #: What the runner may say in each state.
 _ALLOWED: dict[LinkState, frozenset[type]] = {
     LinkState.WAITING: frozenset({Hello}),
-    LinkState.STARTING: frozenset({Ready, StartFailed}),
-    LinkState.READY: frozenset({Outputs, Yielded, Returned}),
+    LinkState.STARTING: frozenset({Ready, StartFailed, Leaving}),
+    LinkState.READY: frozenset({Outputs, Yielded, Returned, Leaving}),
     LinkState.FAILED: frozenset(),
 }
 
@@ -89,6 +92,7 @@ class RunnerLink:
             Outputs: self._outputs,
             Yielded: self._yielded,
             Returned: self._returned,
+            Leaving: self._leaving,
         }
 
     @property
@@ -178,6 +182,9 @@ class RunnerLink:
             raise WireError("it returns inputs that it does not hold")
         self._held.difference_update(message.input_ids)
         self._events.said_returned(message)
+
+    def _leaving(self, message: Leaving, body: memoryview) -> None:
+        self._events.said_leaving(message)
 
 
 def _check_sizes(sizes: Sequence[int], total: int) -> None:

@@ -133,11 +133,19 @@ class ContainerExited:
 
 
 @dataclass(frozen=True, slots=True)
+class ContainerLeaving:
+    """A container was told to end by something other than us (a preemption): it takes nothing more."""
+
+    container_id: str
+    grace: float = 30.0  #: seconds it gets to finish
+
+
+@dataclass(frozen=True, slots=True)
 class Tick:
     """Time passed. Needed at the time of the last `WakeAt`; harmless at any other."""
 
 
 Event = Union[
     NodeJoined, NodeLost, PoolAdded, PoolUpdated, PoolRemoved, InputsQueued, ContainerReady, StartFailed,
-    InputsFinished, InputsReturned, InputsDropped, ContainerExited, Tick,
+    InputsFinished, InputsReturned, InputsDropped, ContainerLeaving, ContainerExited, Tick,
 ]  # fmt: skip

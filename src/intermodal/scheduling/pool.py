@@ -32,6 +32,7 @@ class Container:
     __slots__ = (
         "_machine",
         "allocation",
+        "batch_until",
         "budget",
         "container_id",
         "finished",
@@ -51,6 +52,7 @@ class Container:
         self.share = share  #: its part of all nodes
         self.running: dict[str, CallQueue] = {}
         self.budget = pool.concurrency.max_inputs or _UNLIMITED  #: inputs it may still be given
+        self.batch_until = now  #: batched: until then, what it holds waits for more to run with
         self.finished = 0
         self.started_at = now
         self.progress_at = now  #: when it last finished an input, or was given one while idle
@@ -100,6 +102,8 @@ class Pool:
         self.concurrency: Concurrency = event.concurrency
         #: inputs that a container runs at a time; a batched function takes whole batches
         self.slots = max(1, event.concurrency.max_concurrent_inputs) * max(1, event.concurrency.batch_max_size)
+        #: batched: seconds a batch waits to be filled
+        self.batch_wait = event.concurrency.batch_wait_ms / 1000 if event.concurrency.batch_max_size else None
         self.queue = FairQueue()
         self.containers: dict[str, Container] = {}  #: every one that has not exited
         self.starting: dict[str, Container] = {}
@@ -139,7 +143,14 @@ class Pool:
     # -- inputs ------------------------------------------------------------------------------------------------
 
     def feed(self, now: float, out: list[Instruction]) -> None:
-        """Push what is queued: to idle containers first, the latest used of them, then ahead to busy ones."""
+        """Push what is queued: to idle containers first, the latest used of them, then ahead to busy ones.
+
+        Batches that wait to be filled come before all.
+        """
+        if self.batch_wait is not None:
+            for container in self.ready.values():
+                if container.running and self.queue.size:
+                    self.push(container, self.slots, now, out)
         while self.queue.size and self.idle:
             container = self.idle[next(reversed(self.idle))]
             self.push(container, max(self.slots, math.ceil(self.queue.size / len(self.ready))), now, out)
@@ -156,6 +167,8 @@ class Pool:
         """Push up to `count` inputs, and always enough to fill its slots, as far as its credit and the queue go."""
         running = container.running
         held = len(running)
+        if self.batch_wait is not None and held and now >= container.batch_until:
+            return  # its batch runs: what came now would not be part of it, and another container may be free
         # What has run for longer than all that was to be done ahead may run for ever: nothing more goes behind it.
         is_stuck = held > 0 and now - container.progress_at > AHEAD_SECONDS
         limit = self.slots if is_stuck else self.slots + self.ahead
@@ -164,6 +177,7 @@ class Pool:
             return
         if not held:
             container.progress_at = now
+            container.batch_until = now + (self.batch_wait or 0.0)
             self.idle.pop(container.container_id, None)
         pushed: list[str] = []
         for call, taken in self.queue.take(room):
@@ -187,7 +201,8 @@ class Pool:
         container.progress_at = now
         if seconds > 0.0:
             self.run_seconds = _blend(self.run_seconds, seconds / count, 1.0 - (1.0 - _RUN_WEIGHT) ** count)
-            self.ahead = min(MAX_AHEAD, int(AHEAD_SECONDS / self.run_seconds * self.slots))
+            if self.batch_wait is None:
+                self.ahead = min(MAX_AHEAD, int(AHEAD_SECONDS / self.run_seconds * self.slots))
         if container.is_recalling and len(running) <= self.slots:
             container.is_recalling = False
 
@@ -252,7 +267,9 @@ class Pool:
         limit = blocked_after(self.start_seconds)
         for container in self.ready.values():
             if container.running:
-                running += len(container.running)
+                # Nothing can be added to a batch that runs: it takes the whole container.
+                is_full = self.batch_wait is not None and now >= container.batch_until
+                running += self.slots if is_full else len(container.running)
                 silent = now - container.progress_at
                 stuck = max(stuck, silent)
                 blocked += silent >= limit

@@ -49,6 +49,7 @@ class Scheduler:
             events.InputsDropped: self._inputs_dropped,
             events.ContainerReady: self._container_ready,
             events.StartFailed: self._start_failed,
+            events.ContainerLeaving: self._container_leaving,
             events.ContainerExited: self._container_exited,
             events.PoolAdded: self._pool_added,
             events.PoolUpdated: self._pool_updated,
@@ -190,6 +191,13 @@ class Scheduler:
             return
         self._capacity.placement.started(container.allocation)
         self._count_failure(container, event.reason, event.final)
+        self._rescale(container.pool)
+
+    def _container_leaving(self, event: events.ContainerLeaving) -> None:
+        container = self._containers.get(event.container_id)
+        if container is None or container.state in (ContainerState.STOPPING, ContainerState.FAILED):
+            return
+        self._capacity.stop(container, event.grace, self._out)
         self._rescale(container.pool)
 
     def _container_exited(self, event: events.ContainerExited) -> None:

@@ -30,6 +30,8 @@ TIMED_OUT = "timed_out"
 Interrupt = namedtuple("Interrupt", "input_id reason")
 #: Tell the agent that these inputs were not begun and will not be.
 ReturnInputs = namedtuple("ReturnInputs", "input_ids")
+#: Tell the agent that this container was told to end by a signal, and takes nothing more.
+Leave = namedtuple("Leave", "")
 #: Tell the agent that these inputs were cancelled before they began.
 DropInputs = namedtuple("DropInputs", "input_ids")
 #: A generator that waits for credit may go on.
@@ -41,7 +43,9 @@ Exit = namedtuple("Exit", "")
 class Input:
     """One input. `payload` is None when it lies in the blob store."""
 
-    __slots__ = ("blob", "call_id", "credit", "input_id", "interrupted", "payload", "runner", "started")
+    __slots__ = ("arrived", "blob", "call_id", "credit", "input_id", "interrupted", "payload", "runner", "started")
+
+    arrived: float  #: set by `modal._container.batch` only
 
     def __init__(self, input_id: str, call_id: str, payload: Optional[memoryview], blob: Optional[dict[str, Any]]):
         self.input_id = input_id
@@ -86,6 +90,10 @@ class InputLoop:
             raise ProtocolError(f"The agent sent a malformed {kind} frame.") from None
         raise ProtocolError(f"The agent sent a frame of type {kind!r}, which this runtime does not know.")
 
+    def until_next(self) -> Optional[float]:
+        """Seconds until `take` may give something without a further frame; None: never."""
+        return None
+
     def take(self) -> Optional[Input]:
         """Begin the next input, if there is one and the container is not stopping."""
         if not self.queue:
@@ -103,13 +111,19 @@ class InputLoop:
         """The time of a running input is over."""
         return self._interrupt(item, TIMED_OUT) if self.running.get(item.input_id) is item else []
 
-    def stop(self, grace: float) -> list[Any]:
-        """Finish: give back what has not begun, interrupt what runs, and exit when all of it has ended."""
+    def stop(self, grace: float, by_signal: bool = False) -> list[Any]:
+        """Finish: give back what has not begun, interrupt what runs, and exit when all of it has ended.
+
+        Args:
+            grace: seconds that running inputs get.
+            by_signal: the agent does not know of it.
+        """
         if self.stopping:
             return []
         self.stopping = True
         self.grace = grace
-        instructions = self._recall(len(self.queue)) if self.queue else []
+        instructions: list[Any] = [Leave()] if by_signal else []
+        instructions += self._recall(len(self.queue)) if self.queue else []
         for item in list(self.running.values()):
             instructions += self._interrupt(item, STOPPED)
         return instructions + self._maybe_exit()
@@ -153,9 +167,12 @@ class InputLoop:
             self.queue = deque(item for item in self.queue if item.input_id not in wanted)
         instructions: list[Any] = [DropInputs(dropped)] if dropped else []
         for input_id in input_ids:
-            if input_id in self.running:
-                instructions += self._interrupt(self.running[input_id], CANCELLED)
+            instructions += self._cancel_running(input_id)
         return instructions
+
+    def _cancel_running(self, input_id: str) -> list[Any]:
+        item = self.running.get(input_id)
+        return [] if item is None else self._interrupt(item, CANCELLED)
 
     def _interrupt(self, item: Input, reason: str) -> list[Any]:
         if item.interrupted:

@@ -20,14 +20,13 @@ import os
 import signal
 from _thread import allocate_lock, get_ident, start_new_thread
 from time import perf_counter, sleep
-from types import CoroutineType
 
 from modal._runtime_context import enter_input
 
 from .channel import Channel
 from .machine import Input
 from .shell import AGENT_GONE, Shell
-from .task import Task, interrupt_exception, run_coroutine
+from .task import Task, interrupt_exception, is_awaitable, run_awaitable, values_of
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -95,7 +94,7 @@ class MainThreadShell(Shell):
                     return item
                 self._busy = False
             self._flush()
-            self._read(None)
+            self._read(machine.until_next())
 
     def _read(self, timeout: Optional[float]) -> None:
         """Read once; `_busy` must be False, and is True afterwards."""
@@ -137,8 +136,8 @@ class MainThreadShell(Shell):
                 self._begin(item)
                 args, kwargs = task.arguments(item)
                 value = task.function(*args, **kwargs)
-                if type(value) is CoroutineType:  # an async function behind a plain decorator
-                    value = run_coroutine(value)
+                if is_awaitable(value):  # an async function behind a plain decorator
+                    value = run_awaitable(value)
                 if self.forked:
                     self.leave_if_forked()
                 payload, blob = task.value(value)
@@ -156,7 +155,7 @@ class MainThreadShell(Shell):
             try:
                 self._begin(item)
                 args, kwargs = task.arguments(item)
-                generator = iter(task.function(*args, **kwargs))
+                generator = values_of(task.function(*args, **kwargs))
                 step: Callable[[], Any] = generator.__next__
                 while True:
                     try:

@@ -64,6 +64,9 @@ class Outbox:
     def returned(self, input_ids: list[str]) -> None:
         self._channel.send({"t": "Returned", "input_ids": input_ids})
 
+    def leaving(self) -> None:
+        self._channel.send({"t": "Leaving"})
+
     def _send(self) -> None:
         if not self._records:
             return

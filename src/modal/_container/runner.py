@@ -77,16 +77,16 @@ def _load(channel: Channel, start: dict[str, Any], body: memoryview) -> Shell:
     """Load the user's function and tell the agent; on failure tell it why and exit."""
     # Until user code says otherwise, __main__ is an empty module: nothing of ours may be found in it.
     sys.modules["__main__"] = type(sys)("__main__")
-    task = Task(_not_loaded, start.get("function_name", ""), bool(start.get("is_generator")), float(start["timeout"]))
-    watched = MainThreadShell(channel, task)
+    watched = _shell_for_loading(channel, start)
+    watched.stop_grace = float(start.get("stop_grace", watched.stop_grace))
     watched.watch_loading()
     began = perf_counter()
     try:
-        task.function = user_code.load(start["source"], body)
+        watched.task.function = user_code.load(start["source"], body)
     except user_code.LoadError as error:
         _fail(channel, error)
     concurrency = start.get("concurrency", {}).get("max_concurrent_inputs", 1)
-    shell = _choose(watched, task, int(concurrency))
+    shell = _choose(watched, int(concurrency))
     try:
         channel.send({"t": "Ready", "seconds": perf_counter() - began})
     except OSError:
@@ -94,12 +94,29 @@ def _load(channel: Channel, start: dict[str, Any], body: memoryview) -> Shell:
     return shell
 
 
-def _choose(watched: MainThreadShell, task: Task, concurrency: int) -> Shell:
-    if is_async(task.function):
+def _shell_for_loading(channel: Channel, start: dict[str, Any]) -> MainThreadShell:
+    name, timeout, concurrency = start.get("function_name", ""), float(start["timeout"]), start.get("concurrency", {})
+    size = int(concurrency.get("batch_max_size", 0))
+    if not size:
+        return MainThreadShell(channel, Task(_not_loaded, name, bool(start.get("is_generator")), timeout))
+    from .batch import BatchTask
+    from .batch_shells import BatchShell
+
+    wait = float(concurrency.get("batch_wait_ms", 0)) / 1000
+    return BatchShell(channel, BatchTask(_not_loaded, name, False, timeout), size, wait)
+
+
+def _choose(watched: MainThreadShell, concurrency: int) -> Shell:
+    is_batched = type(watched) is not MainThreadShell
+    if is_async(watched.task.function):
+        if is_batched:
+            from .batch_shells import BatchTasksShell
+
+            return BatchTasksShell(watched)
         from .tasks import TasksShell
 
         return TasksShell(watched, concurrency)
-    if concurrency > 1:
+    if concurrency > 1 and not is_batched:
         from .threads import ThreadsShell
 
         return ThreadsShell(watched, concurrency)

@@ -3,6 +3,7 @@
 main_thread.py   a sync function, one input at a time: user code owns the main thread
 threads.py       a sync function, several inputs at a time
 tasks.py         async functions
+batch_shells.py  the first and the last, for batches
 
 """
 
@@ -16,7 +17,7 @@ from time import sleep
 
 from . import streams
 from .channel import Channel, ProtocolError
-from .machine import DropInputs, Exit, Input, InputLoop, Interrupt, ResumeGenerator, ReturnInputs
+from .machine import DropInputs, Exit, Input, InputLoop, Interrupt, Leave, ResumeGenerator, ReturnInputs
 from .outbox import Outbox
 from .task import Task
 
@@ -25,7 +26,6 @@ if TYPE_CHECKING:
     from typing import Any, NoReturn
 
 AGENT_GONE = 70  #: exit status when the agent ended the connection
-_SIGNAL_GRACE = 10.0  #: seconds that SIGTERM and SIGINT leave
 
 
 class Shell:
@@ -37,6 +37,7 @@ class Shell:
         self.machine = InputLoop()
         self.outbox = Outbox(channel)
         self.lock = allocate_lock()
+        self.stop_grace = 30.0  #: seconds that SIGTERM and SIGINT leave
         self._handlers: list[Any] = []  #: of signals, ours
         self.forked = False  #: True in a child that user code forked
 
@@ -83,6 +84,8 @@ class Shell:
                 self.resume(self.machine.running[instruction.input_id])
             elif kind is ReturnInputs:
                 self.outbox.returned(instruction.input_ids)
+            elif kind is Leave:
+                self.outbox.leaving()
             elif kind is DropInputs:
                 for input_id in instruction.input_ids:
                     self.outbox.add(*self.task.dropped(input_id))
@@ -106,7 +109,7 @@ class Shell:
     def _stop(self) -> None:
         with self.lock:
             try:
-                self.carry_out(self.machine.stop(_SIGNAL_GRACE))
+                self.carry_out(self.machine.stop(self.stop_grace, by_signal=True))
             except OSError:
                 os._exit(AGENT_GONE)
 

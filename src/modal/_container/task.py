@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from time import perf_counter
+from types import CoroutineType
 
 from modal._serialization import deserialize, serialize, serialize_failure
 
@@ -11,6 +12,7 @@ from .outbox import INLINE_LIMIT, PAYLOAD_LIMIT
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from typing import Any, Callable, Optional
 
     Output = tuple[dict[str, Any], bytes]
@@ -80,9 +82,9 @@ class Task:
         if item.interrupted == TIMED_OUT:
             message = f"The function {self.name} ran longer than its timeout of {self.timeout:g} seconds."
             return self._record(item, "timeout", "FunctionTimeoutError", message)
-        if item.interrupted == STOPPED:
-            message = "The container was stopped while the input ran."
-            return self._record(item, "terminated", "RemoteError", message)
+        if item.interrupted == STOPPED:  # no failure of the input: it is tried again elsewhere
+            message = f"The container was stopped while {self.name} ran."
+            return self._record(item, "internal_failure", "ExecutionError", message)
         return self._record(item, "terminated", "RemoteError", "The input was cancelled.")
 
     def _record(self, item: Input, status: str, kind: str, message: str) -> Output:
@@ -108,11 +110,47 @@ class Task:
         return b"", blobs.store(payload)
 
 
-def run_coroutine(coroutine: Any) -> Any:
+def is_awaitable(value: Any) -> bool:
+    """Whether a sync function returned something that is to be awaited."""
+    return type(value) is CoroutineType or hasattr(type(value), "__await__")
+
+
+def run_awaitable(awaitable: Any) -> Any:
     """Run what a sync function returned that turned out to be async, in an event loop of its own."""
     import asyncio
 
-    return asyncio.run(coroutine)
+    return asyncio.run(awaitable if type(awaitable) is CoroutineType else _awaited(awaitable))
+
+
+async def _awaited(awaitable: Any) -> Any:
+    return await awaitable
+
+
+def values_of(result: Any) -> Iterator[Any]:
+    """What a sync function with `is_generator` yields: it may return any iterable, an async one included."""
+    if is_awaitable(result):
+        result = run_awaitable(result)
+    return _driven(result) if hasattr(type(result), "__aiter__") else iter(result)
+
+
+def _driven(values: Any) -> Iterator[Any]:
+    import asyncio
+
+    loop = asyncio.new_event_loop()
+    try:
+        iterator = values.__aiter__()
+        try:
+            while True:
+                try:
+                    value = loop.run_until_complete(_awaited(iterator.__anext__()))
+                except StopAsyncIteration:
+                    return
+                yield value
+        finally:
+            if hasattr(iterator, "aclose"):
+                loop.run_until_complete(iterator.aclose())
+    finally:
+        loop.close()
 
 
 def interrupt_exception(reason: str) -> BaseException:

@@ -15,10 +15,12 @@ from modal._runtime_context import enter_input
 from .machine import Input
 from .main_thread import MainThreadShell
 from .shell import AGENT_GONE, Shell
+from .task import is_awaitable
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import NoReturn
+    from collections.abc import AsyncIterator, Iterable
+    from typing import Any, NoReturn
 
     from .task import Output
 
@@ -29,6 +31,7 @@ class TasksShell(Shell):
         super().__init__(watched.channel, watched.task)
         self.machine = watched.machine  # may hold inputs already
         self.lock = watched.lock
+        self.stop_grace = watched.stop_grace
         self._concurrency = concurrency
         self._loop = asyncio.new_event_loop()
         self._credit: dict[str, asyncio.Event] = {}
@@ -78,16 +81,12 @@ class TasksShell(Shell):
         enter_input((item.input_id, item.call_id))
         timer = self._loop.call_later(self.task.timeout, self._time_out, item)
         try:
-            record, payload = await self._outcome(item)
-        except BaseException as exc:
-            self.leave_if_forked(exc)
-            if isinstance(exc, asyncio.CancelledError) and not item.interrupted:
-                exc = asyncio.CancelledError("The function cancelled its own task.")
-            record, payload = self.task.failed(item, exc)
+            outputs = await self._outputs(item)
         finally:
             timer.cancel()
         self.leave_if_forked()
-        self.outbox.add(record, payload)
+        for record, payload in outputs:
+            self.outbox.add(record, payload)
         if not self._will_flush:  # those that end in the same turn of the loop go in one frame
             self._will_flush = True
             self._loop.call_soon(self._flush)
@@ -102,6 +101,18 @@ class TasksShell(Shell):
         except OSError:
             os._exit(AGENT_GONE)
 
+    async def _outputs(self, item: Input) -> list[Output]:
+        try:
+            return [await self._outcome(item)]
+        except BaseException as exc:
+            return [self.task.failed(item, self._raised(item, exc))]
+
+    def _raised(self, item: Input, exc: BaseException) -> BaseException:
+        self.leave_if_forked(exc)
+        if isinstance(exc, asyncio.CancelledError) and not item.interrupted:
+            return asyncio.CancelledError("The function cancelled its own task.")
+        return exc
+
     async def _outcome(self, item: Input) -> Output:
         task = self.task
         args, kwargs = task.arguments(item)
@@ -109,6 +120,10 @@ class TasksShell(Shell):
         if not task.is_generator:
             payload, blob = task.value(await result)
             return task.succeeded(item, payload, blob)
+        if is_awaitable(result):  # it returns an iterable
+            result = await result
+        if not hasattr(type(result), "__aiter__"):
+            result = _async_values(result)
         event = self._credit[item.input_id] = asyncio.Event()
         try:
             async for value in result:
@@ -120,10 +135,15 @@ class TasksShell(Shell):
                     await event.wait()
         finally:
             del self._credit[item.input_id]
-            if item.interrupted:
+            if item.interrupted and hasattr(result, "aclose"):
                 await result.aclose()
         return task.succeeded(item, b"", None)
 
     def _time_out(self, item: Input) -> None:
         with self.lock:
             self.carry_out(self.machine.time_out(item))
+
+
+async def _async_values(values: Iterable[Any]) -> AsyncIterator[Any]:
+    for value in values:
+        yield value

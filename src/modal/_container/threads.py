@@ -9,14 +9,13 @@ from __future__ import annotations
 import os
 from threading import Condition, Thread, get_ident
 from time import perf_counter
-from types import CoroutineType
 
 from modal._runtime_context import enter_input
 
 from .machine import Input
 from .main_thread import MainThreadShell
 from .shell import AGENT_GONE, Shell
-from .task import TimeoutReached, run_coroutine
+from .task import TimeoutReached, is_awaitable, run_awaitable, values_of
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -31,6 +30,7 @@ class ThreadsShell(Shell):
         super().__init__(watched.channel, watched.task)
         self.machine = watched.machine  # may hold inputs already
         self.lock = watched.lock
+        self.stop_grace = watched.stop_grace
         self._changed = Condition(self.lock)
         self._concurrency = concurrency
         self._idle = 0
@@ -132,8 +132,8 @@ class ThreadsShell(Shell):
         if not task.is_generator:
             value = task.function(*args, **kwargs)
             self.leave_if_forked()
-            return task.value(run_coroutine(value) if type(value) is CoroutineType else value)
-        for value in task.function(*args, **kwargs):
+            return task.value(run_awaitable(value) if is_awaitable(value) else value)
+        for value in values_of(task.function(*args, **kwargs)):
             self.leave_if_forked()
             payload, blob = task.value(value)
             self.outbox.yielded(item.input_id, payload, blob)

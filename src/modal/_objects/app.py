@@ -13,9 +13,9 @@ from .._sync import blocking_context
 from .._type_vars import OriginalReturnType, P
 from ..exception import InvalidError
 from .function import Function
-from .function_options import FunctionOptions, check_options
+from .function_options import FunctionOptions, check_options, with_batches
 from .local_entrypoint import LocalEntrypoint
-from .partial_function import PartialFunction
+from .partial_function import Mark, PartialFunction
 from .user_function import check_function, is_generator_function
 
 if TYPE_CHECKING:
@@ -292,8 +292,10 @@ class App:
         self, func: Any, options: FunctionOptions, name: Optional[str], is_generator: Optional[bool]
     ) -> Function[Any, Any, Any]:
         not_yet = options.not_yet + self._not_yet
+        batched = None
         if isinstance(func, PartialFunction):
-            not_yet += tuple(f"@modal.{mark.value}" for mark in func.marks)
+            batched = func.marks.get(Mark.BATCHED)
+            not_yet += tuple(f"@modal.{mark.value}" for mark in func.marks if mark is not Mark.BATCHED)
             func = func.raw_f
         if isinstance(func, Function):
             raise InvalidError(f"The function {func._tag!r} is registered with an app already.")
@@ -305,6 +307,8 @@ class App:
 
         options = replace(options, not_yet=not_yet)
         generator = is_generator_function(func) if is_generator is None else bool(is_generator)
+        if batched is not None:
+            options = with_batches(options, tag, generator, batched)
         function = Function._of(func, tag, options, generator)
         self._register(function)
         self._enter_container(function)

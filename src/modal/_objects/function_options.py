@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Optional, Union
 
 from .._wire.messages.function import Concurrency, Resources, RetryPolicy, Scaling
@@ -95,6 +95,31 @@ def check_options(given: Mapping[str, Any]) -> FunctionOptions:
         enable_memory_snapshot=bool(given["enable_memory_snapshot"]),
         not_yet=tuple(name for name in _NOT_YET if given.get(name)),
     )
+
+
+def with_batches(
+    options: FunctionOptions, name: str, is_generator: bool, batched: Mapping[str, int]
+) -> FunctionOptions:
+    """Add what `@modal.batched` said.
+
+    Args:
+        options: those of the decorator around it.
+        name: the function's, for errors.
+        is_generator: whether it yields.
+        batched: the parameters of `modal.batched`.
+
+    Raises:
+        InvalidError: it does not go together with the rest.
+    """
+    if options.concurrency.max_concurrent_inputs > 1:
+        raise InvalidError(
+            f"The function {name!r} cannot have both @modal.batched and allow_concurrent_inputs: a container runs one "
+            "batch at a time; remove one of the two."
+        )
+    if is_generator:
+        raise InvalidError(f"The function {name!r} is a generator, which @modal.batched cannot gather inputs for.")
+    size, wait = batched["max_batch_size"], batched["wait_ms"]
+    return replace(options, concurrency=replace(options.concurrency, batch_max_size=size, batch_wait_ms=wait))
 
 
 def _resources(given: Mapping[str, Any]) -> Resources:

@@ -229,6 +229,8 @@ def _web_options(
 
 def _marker(mark: Mark, options: dict[str, Any], name: str) -> Callable[[Markable], PartialFunction]:
     def decorate(f: Markable) -> PartialFunction:
+        if hasattr(f, "get_raw_f"):
+            raise InvalidError(f"@modal.{name}() goes below @app.function(), next to the function: swap the two lines.")
         partial = f if isinstance(f, PartialFunction) else PartialFunction(f)
         if not callable(partial.raw_f) or inspect.isclass(partial.raw_f):
             raise InvalidError(f"@modal.{name}() decorates a function or a method, not {f!r}.")

@@ -23,6 +23,7 @@ from modal._wire.messages.runner import (
     RUNNER_MESSAGES,
     CancelInputs,
     Credit,
+    Leaving,
     Outputs,
     Recall,
     Returned,
@@ -75,6 +76,7 @@ class Agent:
         self.outputs: dict[str, tuple[RunOutput, bytes]] = {}
         self.yielded: dict[str, list[Any]] = {}
         self.returned: list[str] = []
+        self.is_leaving = False
         hello, _ = self.receive()
         assert type(hello).__name__ == "Hello"
         self.hello = hello
@@ -111,6 +113,8 @@ class Agent:
         is_generator: bool = False,
         timeout: float = 300.0,
         concurrency: int = 1,
+        batch: tuple[int, int] = (0, 0),
+        stop_grace: float = 30.0,
         body: bytes = b"",
         python: str = "",
         module: str = "app",
@@ -135,7 +139,8 @@ class Agent:
                 source=source,
                 is_generator=is_generator,
                 timeout=timeout,
-                concurrency=Concurrency(max_concurrent_inputs=concurrency),
+                concurrency=Concurrency(concurrency, None, *batch),
+                stop_grace=stop_grace,
                 credit=32,
                 objects={"other": "fu-2"},
                 app_name="shop",
@@ -183,6 +188,8 @@ class Agent:
             self.yielded.setdefault(message.input_id, []).append(deserialize(body))
         elif isinstance(message, Returned):
             self.returned += message.input_ids
+        elif isinstance(message, Leaving):
+            self.is_leaving = True
         else:
             raise AssertionError(message)
 

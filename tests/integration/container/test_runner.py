@@ -266,7 +266,7 @@ def test_stop_and_signals_interrupt_return_and_exit_zero(how: str) -> None:
         agent.ready("f").push(("a", ()), ("b", ()))
         agent.wait_for_file("begun")
         agent.stop() if how == "stop" else agent.signal(signal.Signals[how])
-        assert agent.output("a")[0].status is Status.TERMINATED
+        assert agent.output("a")[0].status is Status.INTERNAL_FAILURE
         assert agent.returned == ["b"]
         code, out, err = agent.wait()
         assert (code, out) == (0, "KeyboardInterrupt\nbye\n"), err
@@ -476,7 +476,8 @@ def test_a_generator_that_waits_for_its_consumer_can_be_interrupted(how: str) ->
         elif how == "stop":
             agent.stop()
         record, _ = agent.output("a")
-        assert record.status is (Status.TIMEOUT if how == "timeout" else Status.TERMINATED)
+        expected = {"timeout": Status.TIMEOUT, "cancel": Status.TERMINATED, "stop": Status.INTERNAL_FAILURE}
+        assert record.status is expected[how]
         expected = {"cancel": "InputCancellation", "timeout": "TimeoutReached", "stop": "KeyboardInterrupt"}[how]
         assert agent.stdout_line() == expected + "\n"
 

@@ -41,6 +41,7 @@ class Start:
     concurrency: Concurrency
     credit: int  #: inputs the runner may hold unanswered
     objects: dict[str, str] = field(default_factory=dict)  #: function tag -> id, the app's published objects
+    stop_grace: float = 30.0  #: seconds that running inputs get when the container is stopped by a signal
     app_name: str = ""
     app_description: str = ""
 
@@ -124,6 +125,12 @@ class Returned:
 
 
 @dataclass(frozen=True)
+class Leaving:
+    """runner -> agent: a signal told the container to end (a preemption). It takes no more inputs; it ends as after
+    a `Stop`, whose seconds of grace have begun."""
+
+
+@dataclass(frozen=True)
 class CancelInputs:
     """agent -> runner: raise InputCancellation in these inputs (or drop them when not begun)."""
 
@@ -143,6 +150,7 @@ GENERATOR_WINDOW = 64  #: values a generator may run ahead of its consumer
 RUNNER_MESSAGES = {
     cls.__name__: cls
     for cls in (
-        Hello, Start, Ready, StartFailed, RunInputs, Outputs, Yielded, Credit, Recall, Returned, CancelInputs, Stop,
+        Hello, Start, Ready, StartFailed, RunInputs, Outputs, Yielded, Credit, Recall, Returned, Leaving,
+        CancelInputs, Stop,
     )
 }  # fmt: skip

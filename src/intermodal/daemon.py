@@ -51,6 +51,7 @@ from modal.exception import Error, InvalidError
 
 log = logging.getLogger(__name__)
 _EXPIRE_EVERY = 3600.0  # seconds
+_SWITCH_INTERVAL = 0.0005  # seconds
 
 
 def serve(settings: Settings) -> int:
@@ -62,7 +63,9 @@ def serve(settings: Settings) -> int:
         level=settings.log_level.upper(), format="%(asctime)s %(levelname)s %(name)s: %(message)s", stream=sys.stderr
     )
     # Connections of clients and containers, pipes, and mounts of a thousand containers.
-    _raise_file_limit(); sys.setswitchinterval(0.0005)
+    _raise_file_limit()
+    # The journal's thread must not keep the event loop waiting for Python's usual 5 ms.
+    sys.setswitchinterval(_SWITCH_INTERVAL)
     try:
         with data_directory(settings):
             uvloop.run(_main(settings))

@@ -24,6 +24,7 @@ from intermodal.control.access import AdminToken
 from intermodal.control.app_service import AppService
 from intermodal.control.apps import Apps
 from intermodal.control.blob_service import BlobService
+from intermodal.control.call_graph_service import CallGraphService
 from intermodal.control.call_service import CallService
 from intermodal.control.calls import Calls
 from intermodal.control.container_api import ContainerCalls
@@ -114,11 +115,17 @@ async def _main(settings: Settings) -> None:
 
 
 @contextlib.asynccontextmanager
-async def running(settings: Settings, builder: Builder | None = None) -> AsyncIterator[ServerService]:
-    """A server in this event loop, listening from entry to exit. `builder` replaces the one that the settings name."""
+async def running(
+    settings: Settings, builder: Builder | None = None, store: Store | None = None
+) -> AsyncIterator[ServerService]:
+    """A server in this event loop, listening from entry to exit.
+
+    `builder` and `store` replace those that the settings name.
+    """
     rng = random.SystemRandom()
     async with contextlib.AsyncExitStack() as stack:
-        store: Store = MemoryStore() if settings.url == MEMORY_URL else SqlStore(settings.url)
+        if store is None:
+            store = MemoryStore() if settings.url == MEMORY_URL else SqlStore(settings.url)
         stack.push_async_callback(store.close)
         await store.open()
         blobs = LocalBlobStore(settings.data_dir / "blobs")
@@ -142,7 +149,7 @@ async def running(settings: Settings, builder: Builder | None = None) -> AsyncIt
         stack.callback(fleet.close)
 
         app_service = AppService(apps, functions, calls, fleet, secrets, rng, time.time)
-        function_service = FunctionService(store, apps, functions, images, mounts, secrets, rng)
+        function_service = FunctionService(store, apps, functions, images, mounts, secrets, fleet, rng)
         recovery = Recovery(apps, secrets, functions, function_service, calls, fleet, app_service)
         earlier = await recovery.run(await store.load(), settings.session_grace)
         call_service = CallService(apps, functions, calls, fleet, rng, time.time, earlier)
@@ -150,6 +157,7 @@ async def running(settings: Settings, builder: Builder | None = None) -> AsyncIt
         for service in (
             app_service,
             BlobService(blobs),
+            CallGraphService(apps, functions, calls, fleet, store),
             call_service,
             function_service,
             images,

@@ -3,7 +3,12 @@
 from __future__ import annotations
 
 import enum
+from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import TYPE_CHECKING, Optional
+
+if TYPE_CHECKING:
+    from ._wire.messages.call import GraphNode, Status
 
 
 class InputStatus(enum.IntEnum):
@@ -33,3 +38,29 @@ class InputInfo:
     function_name: str
     module_name: str
     children: list[InputInfo]
+
+
+def tree_of(nodes: Iterable[GraphNode]) -> list[InputInfo]:
+    """Put nodes, each after its parent, together; returns those without one."""
+    roots: list[InputInfo] = []
+    by_id: dict[str, InputInfo] = {}
+    for node in nodes:
+        info = by_id[node.input_id] = InputInfo(
+            input_id=node.input_id,
+            function_call_id=node.call_id,
+            task_id=node.container_id,
+            status=_status_of(node.status),
+            function_name=node.function_name,
+            module_name=node.module_name,
+            children=[],
+        )
+        parent = by_id.get(node.parent_input_id)
+        (roots if parent is None else parent.children).append(info)
+    return roots
+
+
+def _status_of(status: Optional[Status]) -> InputStatus:
+    if status is None:
+        return InputStatus.PENDING
+    # A container that died is the platform's word for a failure that the user sees as one.
+    return InputStatus.FAILURE if status.value == "internal_failure" else InputStatus[status.name]

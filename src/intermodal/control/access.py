@@ -11,8 +11,10 @@ import os
 import secrets
 from pathlib import Path
 
+from intermodal.control.apps import Apps
 from intermodal.control.rpc import Context
-from modal.exception import AuthError
+from intermodal.store.interface import CallRecord
+from modal.exception import AuthError, NotFoundError
 
 
 def require_app(ctx: Context, app_id: str) -> None:
@@ -25,6 +27,15 @@ def require_user(ctx: Context) -> None:
     """Raise `AuthError` unless the caller is a person's client rather than a container."""
     if ctx.principal.kind == "container":
         raise AuthError("This cannot be done from inside a container; do it from your own machine.")
+
+
+async def require_environment(apps: Apps, call: CallRecord, environment: str) -> None:
+    """Raise `NotFoundError` unless the call is one of this environment; "" is any."""
+    if environment and (await apps.environment_of(call.app_id)) not in (environment, ""):
+        raise NotFoundError(
+            f"There is no function call {call.call_id!r} in the environment {environment!r}; it belongs to "
+            "another one. Choose that with MODAL_ENVIRONMENT."
+        )
 
 
 class AdminToken:

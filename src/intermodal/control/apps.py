@@ -94,6 +94,12 @@ class Apps:
     def find(self, app_id: str) -> App | None:
         return self._apps.get(app_id)
 
+    async def environment_of(self, app_id: str) -> str:
+        """The environment that an app, which may have ended, belongs to; "" for one that nobody knows."""
+        app = self._apps.get(app_id)
+        record = app.record if app is not None else await self._store.app(app_id)
+        return record.environment if record is not None else ""
+
     def live(self) -> list[App]:
         """The apps that are not stopped."""
         return [app for app in self._apps.values() if not app.is_stopped]

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import replace
 from typing import Any
 
-from intermodal.control.access import require_app
+from intermodal.control.access import require_app, require_environment
 from intermodal.control.apps import Apps
 from intermodal.control.calls import Call, Calls, Finished, input_id
 from intermodal.control.fleet import Fleet
@@ -18,7 +18,7 @@ from intermodal.control.generator_values import GeneratorValues
 from intermodal.control.rpc import Context, Dispatcher, ServerStream
 from intermodal.machines.app import AppPhase
 from intermodal.model.ids import new_id
-from intermodal.store.interface import CallKind, CallRecord
+from intermodal.store.interface import CallKind, CallRecord, StoreError
 from modal._wire.messages.call import (
     CALL_CANCEL,
     CALL_GENERATE,
@@ -132,12 +132,17 @@ class CallService:
             call = await self._calls.find_by_key(f"{ctx.session_id}/{ctx.key}")
         if call is None:
             call = self._begin(ctx, request.function_id, CallKind.SPAWN, request.parent_input_id, request.input, body)
-            await self._calls.durable()
+            try:
+                await self._calls.durable()
+            except StoreError:
+                self._end(call)  # its caller hears that it was not accepted: it must not run either
+                raise
         return CallRef(call.record.call_id)
 
     async def get(self, ctx: Context, request: CallGet, body: bytes) -> Reply:
         call = await self._calls.find(request.call_id)
         require_app(ctx, call.record.app_id)
+        await require_environment(self._apps, call.record, request.environment)
         waiting = self._output_of(call, request.index)
         try:
             return await asyncio.wait_for(waiting, request.timeout)
@@ -149,6 +154,7 @@ class CallService:
     async def cancel(self, ctx: Context, request: CallCancel, body: bytes) -> Empty:
         call = await self._calls.find(request.call_id)
         require_app(ctx, call.record.app_id)
+        await require_environment(self._apps, call.record, request.environment)
         if not call.is_done:
             self._calls.abandon(call, Status.TERMINATED, _CANCELLED)
             self._fleet.drop_call(call, request.terminate_containers)
@@ -159,6 +165,8 @@ class CallService:
     ) -> Call:
         """Make the call and, when it has just one input, queue that."""
         function = self._usable(ctx, function_id)
+        if problem := self._calls.problem():
+            raise StoreError(f"The server takes no new calls while it cannot keep them. {problem}")
         key = f"{ctx.session_id}/{ctx.key}" if ctx.key else ""
         record = CallRecord(new_id("fc", self._rng), function_id, function.app_id, kind, self._now(), parent, key)
         call = self._calls.create(record, function.spec.retries)
@@ -276,6 +284,7 @@ class CallService:
             call = await self._calls.find_by_key(f"{ctx.session_id}/{ctx.key}")
         if call is not None:
             require_app(ctx, call.record.app_id)
+            await require_environment(self._apps, call.record, request.environment)
             return call
         if request.input is None:
             raise InvalidError("A generator call needs an input or the id of a call.")

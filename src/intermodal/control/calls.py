@@ -27,6 +27,7 @@ class Finished:
 
     output: Output
     data: bytes
+    container_id: str = ""  #: that gave it; not kept for maps
 
 
 def input_id(call_id: str, index: int) -> str:
@@ -184,21 +185,28 @@ class Calls:
         return new
 
     async def durable(self) -> None:
-        """Return when everything accepted so far is on disk."""
+        """Return when everything accepted so far is on disk. Raises `StoreError`."""
         await self._store.write([])
+
+    def problem(self) -> str:
+        """Why nothing can be stored now; empty while all is well."""
+        return self._store.healthy()
 
     # -- outputs -----------------------------------------------------------------------------------------------
 
-    def finish(self, call: Call, index: int, output: Output, data: bytes) -> None:
+    def finish(self, call: Call, index: int, output: Output, data: bytes, container_id: str = "") -> None:
         """Give input `index` its final output, tell who waits, and journal it."""
         if not call.machine.finish(index):
             return  # it has its output: cancelled, or answered twice
         del call.inputs[index]
-        finished = Finished(output, data)
+        finished = Finished(output, data, container_id)
+        record = _output_record(output)
         if call.record.kind is not CallKind.MAP:
             call.output = finished
+            if container_id:
+                record["container_id"] = container_id
         records, bodies = self._unstored_outputs.setdefault(call.record.call_id, ([], []))
-        records.append(_output_record(output))
+        records.append(record)
         bodies.append(data)
         self._flush_soon()
         self.on_finish(call, index, finished)
@@ -297,7 +305,9 @@ def _outputs_of(chunk: OutputChunk) -> Iterator[Finished]:
     for encoded in chunk.records:
         output = decode(Output, encoded)
         yield Finished(
-            replace(output, input_id=input_id(chunk.call_id, output.index)), chunk.body[offset : offset + output.size]
+            replace(output, input_id=input_id(chunk.call_id, output.index)),
+            chunk.body[offset : offset + output.size],
+            encoded.get("container_id", ""),
         )
         offset += output.size
 

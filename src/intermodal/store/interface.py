@@ -138,6 +138,8 @@ class Store(Protocol):
         """Queue changes; they are committed together with others written about the same time (a few milliseconds).
 
         The result may be awaited to know that they are durable, or left alone: a failed write also fails `healthy`.
+        What failed is kept and written again until it succeeds, before anything later; only what can never be written
+        is dropped, and logged.
         """
 
     def healthy(self) -> str:
@@ -154,6 +156,14 @@ class Store(Protocol):
 
     async def call_by_key(self, key: str) -> CallRecord | None:
         """The call that a request with this idempotency key made."""
+
+    async def app(self, app_id: str) -> AppRecord | None: ...
+
+    async def children(self, input_ids: Sequence[str]) -> list[CallRecord]:
+        """The calls that these inputs made, oldest first."""
+
+    async def output_records(self, call_id: str, limit: int) -> list[Json]:
+        """The records of `outputs` without the payloads: the first `limit` or a few more."""
 
     async def outputs(self, call_id: str) -> list[OutputChunk]:
         """Outputs of a call, in the order they were written."""

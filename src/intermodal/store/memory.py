@@ -12,25 +12,23 @@ from intermodal.store.interface import (
     Change,
     FunctionRecord,
     InputChunk,
+    Json,
     Loaded,
     MountRecord,
     OpenCall,
     OutputChunk,
     SecretRecord,
-    StoreError,
 )
 from modal._wire.messages.app import LogEntry
-
 
 #: The setting `database_url` that names this store.
 MEMORY_URL = "memory://"
 
 
 class MemoryStore:
-    """`intermodal.store.interface.Store` in dictionaries. Set `failure` to make every later write fail so."""
+    """`intermodal.store.interface.Store` in dictionaries."""
 
     def __init__(self) -> None:
-        self.failure = ""
         self._apps: dict[str, AppRecord] = {}
         self._functions: dict[str, FunctionRecord] = {}
         self._mounts: dict[str, MountRecord] = {}
@@ -48,10 +46,6 @@ class MemoryStore:
 
     def write(self, changes: Sequence[Change]) -> Awaitable[None]:
         done = asyncio.get_running_loop().create_future()
-        if self.failure:
-            done.set_exception(StoreError(self.failure))
-            done.exception()  # a caller that does not wait must not cause a warning
-            return done
         for change in changes:
             self._apply(change)
         done.set_result(None)
@@ -76,7 +70,7 @@ class MemoryStore:
             self._logs[change.app_id].extend(change.entries)
 
     def healthy(self) -> str:
-        return self.failure
+        return ""
 
     async def load(self) -> Loaded:
         apps = {app.app_id: app for app in self._apps.values() if app.stopped_at is None}
@@ -103,6 +97,17 @@ class MemoryStore:
 
     async def call_by_key(self, key: str) -> CallRecord | None:
         return next((call for call in self._calls.values() if key and call.key == key), None)
+
+    async def app(self, app_id: str) -> AppRecord | None:
+        return self._apps.get(app_id)
+
+    async def children(self, input_ids: Sequence[str]) -> list[CallRecord]:
+        parents = set(input_ids) - {""}
+        found = [call for call in self._calls.values() if call.parent_input_id in parents]
+        return sorted(found, key=lambda call: (call.created_at, call.call_id))
+
+    async def output_records(self, call_id: str, limit: int) -> list[Json]:
+        return [record for chunk in self._outputs.get(call_id, ())[:limit] for record in chunk.records]
 
     async def outputs(self, call_id: str) -> list[OutputChunk]:
         return list(self._outputs.get(call_id, ()))

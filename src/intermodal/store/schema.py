@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from sqlalchemy import BigInteger, Column, Float, Index, Integer, LargeBinary, MetaData, String, Table, Text
+from sqlalchemy import BigInteger, Column, Float, Index, Integer, LargeBinary, MetaData, String, Table, Text, text
 
 metadata = MetaData()
 
@@ -63,6 +63,13 @@ calls = Table(
     Column("finished_at", Float(53)),
     Index("calls_by_key", "key"),
     Index("calls_by_finished", "finished_at"),
+    # Only calls made by inputs are in it: others do not pay for it.
+    Index(
+        "calls_by_parent",
+        "parent_input_id",
+        sqlite_where=text("parent_input_id <> ''"),
+        postgresql_where=text("parent_input_id <> ''"),
+    ),
 )
 
 input_chunks = Table(

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import functools
+import json
 import logging
 from collections.abc import Awaitable, Callable, Generator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -15,13 +16,15 @@ from typing import Any, TypeVar
 
 from sqlalchemy import Connection, Engine, Executable, Select, Table, create_engine, delete, event, func, select
 from sqlalchemy.dialects import postgresql, sqlite
-from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.exc import OperationalError, SQLAlchemyError
 
 from intermodal.store import rows, schema
 from intermodal.store.interface import (
+    AppRecord,
     CallRecord,
     Change,
     FunctionRecord,
+    Json,
     Loaded,
     MountRecord,
     OpenCall,
@@ -34,6 +37,7 @@ from modal._wire.messages.app import LogEntry
 log = logging.getLogger(__name__)
 Result = TypeVar("Result")
 _BATCH = 500  # ids in one IN (...) list
+_RETRY_EVERY = 0.5  # seconds between attempts to write while the database fails
 
 
 class SqlStore:
@@ -57,6 +61,7 @@ class SqlStore:
         self._due = asyncio.Event()  # it shall be committed now
         self._flusher: asyncio.Task[None] | None = None
         self._failure = ""
+        self._closing = False
 
     async def open(self) -> None:
         def connect() -> Engine:
@@ -70,6 +75,7 @@ class SqlStore:
         self._engine = await self._run(self._writer, connect)
 
     async def close(self) -> None:
+        self._closing = True
         if self._flusher is not None:
             self._due.set()
             await self._flusher
@@ -81,14 +87,17 @@ class SqlStore:
 
     def write(self, changes: Sequence[Change]) -> Awaitable[None]:
         self._pending.extend(changes)
+        committed = self._expect_commit()
+        if self._flusher is None or self._flusher.done():
+            self._flusher = asyncio.get_running_loop().create_task(self._flush())
+        return _Commit(self, committed)
+
+    def _expect_commit(self) -> asyncio.Future[None]:
         if self._committed is None:
-            loop = asyncio.get_running_loop()
-            self._committed = loop.create_future()
+            self._committed = asyncio.get_running_loop().create_future()
             # Whoever does not wait learns of a failure from `healthy`.
             self._committed.add_done_callback(lambda done: done.cancelled() or done.exception())
-            if self._flusher is None or self._flusher.done():
-                self._flusher = loop.create_task(self._flush())
-        return _Commit(self, self._committed)
+        return self._committed
 
     def hurry(self) -> None:
         """Somebody waits for what is pending."""
@@ -96,23 +105,48 @@ class SqlStore:
 
     async def _flush(self) -> None:
         while self._committed is not None:
-            due = asyncio.get_running_loop().call_later(self._interval, self._due.set)
+            pause = _RETRY_EVERY if self._failure else self._interval
+            due = asyncio.get_running_loop().call_later(0.0 if self._closing else pause, self._due.set)
             await self._due.wait()
             self._due.clear()
             due.cancel()
             batch, self._pending = self._pending, []
             committed, self._committed = self._committed, None
             try:
-                await self._run(self._writer, lambda batch=batch: self._commit(batch))  # type: ignore[misc]
+                dropped = await self._run(self._writer, lambda batch=batch: self._commit(batch))  # type: ignore[misc]
             except StoreError as error:
+                if str(error) != self._failure:
+                    log.error("%s Trying again.", error)
                 self._failure = str(error)
-                log.error("%s", error)
                 committed.set_exception(error)
+                if self._closing:
+                    log.error("%d changes could not be stored and are lost.", len(batch))
+                    return
+                self._pending[:0] = batch
+                self._expect_commit()
             else:
+                if self._failure:
+                    log.info("the database can be written again")
                 self._failure = ""
-                committed.set_result(None)
+                if dropped:
+                    committed.set_exception(StoreError(dropped))
+                else:
+                    committed.set_result(None)
 
-    def _commit(self, batch: list[Change]) -> None:
+    def _commit(self, batch: list[Change]) -> str:
+        """Write everything, or nothing when the database fails; returns why something can never be written."""
+        try:
+            self._put_all(batch)
+        except OperationalError:
+            raise  # the disk, a lock, the connection: worth trying again
+        except Exception as error:
+            if len(batch) == 1:
+                log.exception("a change of %s cannot be stored and is dropped", type(batch[0]).__name__)
+                return f"This cannot be stored: {error}."
+            return next(filter(None, [self._commit([change]) for change in batch]), "")
+        return ""
+
+    def _put_all(self, batch: list[Change]) -> None:
         grouped: dict[Table, list[dict[str, Any]]] = {}
         for change in batch:
             table, new = rows.rows_of(change)
@@ -147,6 +181,25 @@ class SqlStore:
             return None
         found = await self._all(select(schema.calls).where(schema.calls.c.key == key), rows.call_of)
         return found[0] if found else None
+
+    async def app(self, app_id: str) -> AppRecord | None:
+        found = await self._all(select(schema.apps).where(schema.apps.c.app_id == app_id), rows.app_of)
+        return found[0] if found else None
+
+    async def children(self, input_ids: Sequence[str]) -> list[CallRecord]:
+        table = schema.calls
+        found: list[CallRecord] = []
+        for start in range(0, len(input_ids), _BATCH):
+            # The second condition is that of the index.
+            parents = [table.c.parent_input_id.in_(input_ids[start : start + _BATCH]), table.c.parent_input_id != ""]
+            found += await self._all(select(table).where(*parents), rows.call_of)
+        return sorted(found, key=lambda call: (call.created_at, call.call_id))
+
+    async def output_records(self, call_id: str, limit: int) -> list[Json]:
+        table = schema.output_chunks
+        query = select(table.c.records).where(table.c.call_id == call_id).order_by(table.c.id).limit(limit)
+        chunks = await self._all(query, lambda row: json.loads(row["records"]))
+        return [record for chunk in chunks for record in chunk]
 
     async def outputs(self, call_id: str) -> list[OutputChunk]:
         table = schema.output_chunks

@@ -90,7 +90,6 @@ class Client:
 
     async def _open(self) -> RpcClient:
         from .._wire.client import RpcClient
-
         from ..config import config
 
         target = self._target or await _configured_target()

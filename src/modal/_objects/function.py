@@ -341,8 +341,23 @@ class Function(Object, Generic[P, ReturnType, OriginalReturnType]):
 
     @in_caller
     async def keep_warm(self, warm_pool_size: int) -> None:
-        """Set how many containers are kept ready."""
-        not_built_yet("Function.keep_warm", "Give keep_warm=... to @app.function().")
+        """Set how many containers are kept ready while the app runs, instead of what `@app.function()` said.
+
+        Args:
+            warm_pool_size: from 0 to 10,000; at most the function's `concurrency_limit`.
+
+        Raises:
+            InvalidError: it is out of that range, or the app is not running.
+        """
+        if isinstance(warm_pool_size, bool) or not isinstance(warm_pool_size, int) or not 0 <= warm_pool_size <= 10_000:
+            raise InvalidError(f"warm_pool_size must be a whole number from 0 to 10000, not {warm_pool_size!r}.")
+        await on_loop(self._keep_warm(warm_pool_size))
+
+    async def _keep_warm(self, containers: int) -> None:
+        from .._wire.messages.function import FUNCTION_KEEP_WARM, FunctionKeepWarm
+
+        rpc, function_id = await self._bind()
+        await rpc.unary(FUNCTION_KEEP_WARM, FunctionKeepWarm(function_id, containers))
 
     def __get__(self, obj: Any, owner: Any = None) -> Function[P, ReturnType, OriginalReturnType]:
         return self

@@ -6,15 +6,16 @@ import builtins
 from collections.abc import AsyncGenerator, Sequence
 from typing import TYPE_CHECKING, Any, Generic, Optional
 
-from .._later import not_built_yet
+from .._runtime_context import container_context
 from .._sync import blocking, generator_in_caller, in_caller, on_loop
 from .._type_vars import ReturnType, T
-from ..exception import InvalidError, TimeoutError
+from ..call_graph import tree_of
+from ..exception import InvalidError, NotFoundError, ServerWarning, TimeoutError
 from .object import Object
 
 if TYPE_CHECKING:
     from .._wire.client import RpcClient
-    from .._wire.messages.call import Output
+    from .._wire.messages.call import GraphNode, Output
     from ..call_graph import InputInfo
     from .client import Client
 
@@ -28,6 +29,7 @@ class FunctionCall(Object, Generic[ReturnType]):
 
     _client: Optional[Client] = None
     _is_generator = False
+    _environment = ""  #: that the call must belong to; "": any, since we made it
 
     @classmethod
     def _of(cls, call_id: str, client: Optional[Client], is_generator: bool) -> FunctionCall[Any]:
@@ -49,11 +51,17 @@ class FunctionCall(Object, Generic[ReturnType]):
             is_generator: the function is a generator: use `get_gen`.
 
         Raises:
-            InvalidError: for what is no call id. One that the server does not know is a NotFoundError when it is used.
+            InvalidError: for what is not a string.
+            NotFoundError: for the id of something else. An id that the server does not know, or knows in another
+                environment than the configured one, is a NotFoundError when the call is used.
         """
-        if not isinstance(function_call_id, str) or not function_call_id.startswith("fc-"):
-            raise InvalidError(f"{function_call_id!r} is no function call id; they begin with 'fc-'.")
-        return FunctionCall._of(function_call_id, client, bool(is_generator))
+        if not isinstance(function_call_id, str):
+            raise InvalidError(f"A function call id is a string, not {function_call_id!r}.")
+        if not function_call_id.startswith("fc-"):
+            raise NotFoundError(f"There is no function call {function_call_id!r}; their ids begin with 'fc-'.")
+        call = FunctionCall._of(function_call_id, client, bool(is_generator))
+        call._environment = _current_environment()
+        return call
 
     @in_caller
     async def get(self, timeout: Optional[float] = None) -> ReturnType:
@@ -84,7 +92,7 @@ class FunctionCall(Object, Generic[ReturnType]):
 
         rpc, _ = await self._bind()
         try:
-            output, body = await rpc.unary(CALL_GET, CallGet(self.object_id, timeout))
+            output, body = await rpc.unary(CALL_GET, CallGet(self.object_id, timeout, environment=self._environment))
         except TimeoutError as error:
             if type(error) is not TimeoutError:
                 raise  # such as OutputExpiredError
@@ -109,8 +117,35 @@ class FunctionCall(Object, Generic[ReturnType]):
 
     @in_caller
     async def get_call_graph(self) -> list[InputInfo]:
-        """The tree of calls that this call made."""
-        not_built_yet("FunctionCall.get_call_graph")
+        """The inputs of this call (one, when it was spawned), each with the inputs that it called as its `children`.
+
+        A graph has at most 10,000 inputs, those nearest to this call; a ServerWarning says when there are more.
+
+        Raises:
+            NotFoundError: the server does not know the call.
+        """
+        nodes, is_cut = await on_loop(self._graph())
+        if is_cut:
+            import warnings
+
+            warnings.warn(
+                f"The call graph of {self.object_id} has more inputs; these are {len(nodes)}.",
+                ServerWarning,
+                stacklevel=2,
+            )
+        return tree_of(nodes)
+
+    async def _graph(self) -> tuple[list[GraphNode], bool]:
+        from .._wire.messages.call import CALL_GRAPH, CallGraph
+
+        rpc, _ = await self._bind()
+        nodes: list[GraphNode] = []
+        is_cut = False
+        async with rpc.stream(CALL_GRAPH, CallGraph(self.object_id, self._environment)) as stream:
+            async for part, _body in stream:
+                nodes += part.nodes
+                is_cut = part.is_cut
+        return nodes, is_cut
 
     @in_caller
     async def cancel(self, terminate_containers: bool = False) -> None:
@@ -125,7 +160,7 @@ class FunctionCall(Object, Generic[ReturnType]):
         from .._wire.messages.call import CALL_CANCEL, CallCancel
 
         rpc, _ = await self._bind()
-        await rpc.unary(CALL_CANCEL, CallCancel(self.object_id, bool(terminate_containers)))
+        await rpc.unary(CALL_CANCEL, CallCancel(self.object_id, bool(terminate_containers), self._environment))
 
     async def _bind(self) -> tuple[RpcClient, str]:
         from .client import default_client
@@ -133,7 +168,16 @@ class FunctionCall(Object, Generic[ReturnType]):
         return await (self._client or default_client())._rpc(), ""
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return FunctionCall.from_id, (self.object_id, None, self._is_generator)
+        return FunctionCall._of, (self.object_id, None, self._is_generator)
+
+
+def _current_environment() -> str:
+    context = container_context()
+    if context is not None:
+        return context.environment
+    from ..config import config
+
+    return str(config.get("environment"))
 
 
 async def _gather(*function_calls: FunctionCall[T]) -> Sequence[T]:

@@ -103,6 +103,7 @@ class CallGet:
     call_id: str
     timeout: Optional[float] = None
     index: int = 0
+    environment: str = ""  #: the call must belong to it; "": any
 
 
 @dataclass(frozen=True)
@@ -115,6 +116,7 @@ class CallGenerate:
     call_id: str = ""
     received: int = 0  #: values that the follower has, of the run `run`; the server goes on after them
     run: str = ""
+    environment: str = ""  #: with `call_id`, as of `CallGet`
     again: bool = False  #: this request was sent before, with the same key, over a connection that broke
 
 
@@ -137,6 +139,36 @@ class GeneratorItem:
 class CallCancel:
     call_id: str
     terminate_containers: bool = False
+    environment: str = ""  #: as of `CallGet`
+
+
+@dataclass(frozen=True)
+class CallGraph:
+    """Ask for the inputs of a call, and for those of the calls they made, and so on."""
+
+    call_id: str
+    environment: str = ""  #: as of `CallGet`
+
+
+@dataclass(frozen=True)
+class GraphNode:
+    """One input in a call graph."""
+
+    input_id: str
+    call_id: str
+    function_name: str
+    module_name: str
+    status: Optional[Status] = None  #: None: it has not ended
+    container_id: str = ""  #: that runs it, or gave its output; "": it waits, or that was not kept (maps)
+    parent_input_id: str = ""  #: the input that made this call; "" in the call that was asked for
+
+
+@dataclass(frozen=True)
+class GraphPart:
+    """Nodes, each after its parent."""
+
+    nodes: list[GraphNode] = field(default_factory=list)
+    is_cut: bool = False  #: there are more inputs than a graph may have; with the last part
 
 
 #: Reply body: the output's inline payload. CALL_GET past its timeout is a TimeoutError.
@@ -145,4 +177,5 @@ CALL_SPAWN = Method("call.spawn", CallSpawn, CallRef, mutating=True)
 CALL_GET = Method("call.get", CallGet, Output)
 CALL_MAP = Method("call.map", CallMap, OutputBatch, Shape.DUPLEX, item=InputBatch)
 CALL_GENERATE = Method("call.generate", CallGenerate, GeneratorItem, Shape.SERVER_STREAM, mutating=True)
+CALL_GRAPH = Method("call.graph", CallGraph, GraphPart, Shape.SERVER_STREAM)
 CALL_CANCEL = Method("call.cancel", CallCancel, Empty, mutating=True)

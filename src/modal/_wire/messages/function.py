@@ -6,7 +6,7 @@ import enum
 from dataclasses import dataclass, field
 from typing import Any, Optional
 
-from .common import Method
+from .common import Empty, Method
 
 
 class SourceKind(enum.Enum):
@@ -113,6 +113,15 @@ class FunctionStats:
     num_total_runners: int = 0
 
 
+@dataclass(frozen=True)
+class FunctionKeepWarm:
+    """Change how many containers a function keeps ready, until its app ends."""
+
+    function_id: str
+    containers: int
+
+
 FUNCTION_CREATE = Method("function.create", FunctionCreate, FunctionHandle, mutating=True)
 FUNCTION_GET = Method("function.get", FunctionRef, FunctionHandle)
 FUNCTION_STATS = Method("function.stats", FunctionRef, FunctionStats)
+FUNCTION_KEEP_WARM = Method("function.keep_warm", FunctionKeepWarm, Empty, mutating=True)

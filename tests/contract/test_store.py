@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import dataclasses
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,7 @@ from alembic.autogenerate import compare_metadata
 from alembic.runtime.migration import MigrationContext
 from sqlalchemy import create_engine, text
 
+from intermodal.store.failing import FailingStore
 from intermodal.store.interface import (
     AppRecord,
     CallKind,
@@ -33,10 +35,12 @@ APP = AppRecord("ap-1", None, "hello.py", "main", "ephemeral", "se-1", 10.0, fun
 CALL = CallRecord("fc-1", "fu-1", "ap-1", CallKind.MAP, 11.0, key="se-1/k1")
 
 
-@pytest.fixture(params=["memory", "sqlite", "postgresql"])
+@pytest.fixture(params=["memory", "failing", "sqlite", "postgresql"])
 async def store(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Store]:
     made: Store = MemoryStore()
-    if request.param == "sqlite":
+    if request.param == "failing":
+        made = FailingStore()
+    elif request.param == "sqlite":
         made = SqlStore(f"sqlite:///{tmp_path}/state.db")
     elif request.param == "postgresql":
         made = SqlStore(request.getfixturevalue("postgresql_database"))
@@ -105,18 +109,75 @@ async def test_mounts_are_found_by_id(store: Store) -> None:
     assert await store.mount("mo-2") is None
 
 
-async def test_a_failed_write_is_reported_to_who_waits_and_by_healthy(tmp_path: Path) -> None:
+class Breakable:
+    """A store and what makes its writes fail and succeed again."""
+
+    def __init__(self, store: Store, fail: Callable[[], None], recover: Callable[[], None]) -> None:
+        self.store, self.fail, self.recover = store, fail, recover
+
+
+@pytest.fixture(params=["failing", "sqlite"])
+async def breakable(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Breakable]:
+    if request.param == "failing":
+        failing = FailingStore()
+        yield Breakable(failing, lambda: failing.fail("The database failed: no space is left."), failing.recover)
+        return
+    url = f"sqlite:///{tmp_path}/state.db"
+    store, engine = SqlStore(url), create_engine(url)
+    await store.open()
+
+    def run(statement: str) -> None:
+        with engine.begin() as connection:
+            connection.execute(text(statement))
+
+    yield Breakable(
+        store,
+        lambda: run("ALTER TABLE calls RENAME TO calls_away"),
+        lambda: run("ALTER TABLE calls_away RENAME TO calls"),
+    )
+    await store.close()
+    engine.dispose()
+
+
+async def test_what_cannot_be_written_is_reported_and_written_once_that_is_possible(breakable: Breakable) -> None:
+    store = breakable.store
+    breakable.fail()
+    with pytest.raises(StoreError, match="The database failed"):
+        await store.write([CALL, InputChunk("fc-1", [{"index": 0}], b"a")])
+    assert "The database failed" in store.healthy()
+    with pytest.raises(StoreError):
+        await store.write([OutputChunk("fc-1", [{"index": 0, "status": "success"}], b"A")])
+    breakable.recover()
+    async with asyncio.timeout(10):
+        while store.healthy():
+            await asyncio.sleep(0.01)
+    await store.write([InputChunk("fc-1", [{"index": 1}], b"b")])
+    [call] = (await store.load()).calls
+    assert call.call == CALL
+    assert [chunk.body for chunk in call.inputs] == [b"a", b"b"]
+    assert [chunk.body for chunk in call.outputs] == [b"A"]
+
+
+async def test_what_can_never_be_written_does_not_hold_up_the_rest(tmp_path: Path) -> None:
     store = SqlStore(f"sqlite:///{tmp_path}/state.db")
     await store.open()
-    engine = create_engine(f"sqlite:///{tmp_path}/state.db")
+    store.write([dataclasses.replace(APP, app_id="ap-2", description="half a \ud800 character")])
+    with pytest.raises(StoreError, match="cannot be stored"):
+        await store.write([APP])
+    assert store.healthy() == ""
+    assert (await store.load()).apps == [APP]
+    await store.close()
+
+
+async def test_a_store_that_cannot_write_still_closes(tmp_path: Path) -> None:
+    url = f"sqlite:///{tmp_path}/state.db"
+    store, engine = SqlStore(url), create_engine(url)
+    await store.open()
     with engine.begin() as connection:
         connection.execute(text("DROP TABLE apps"))
-    with pytest.raises(StoreError, match="no such table"):
-        await store.write([APP])
-    assert "no such table" in store.healthy()
-    await store.write([MountRecord("mo-1", [])])
-    assert store.healthy() == ""
-    await store.close()
+    store.write([APP])
+    async with asyncio.timeout(10):
+        await store.close()
     engine.dispose()
 
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Callable, Optional
 from .._serialization import deserialize
 from .._sync import on_loop
 from .._wire.messages.call import CALL_CANCEL, CALL_GENERATE, CallCancel, CallGenerate, Input, Output, Status
-from ..exception import ConnectionError, Error, RemoteError
+from ..exception import ConnectionError, Error, NotFoundError, RemoteError
 from .payload import as_input, failure_of, fetch
 
 if TYPE_CHECKING:
@@ -101,6 +101,11 @@ class GeneratorSession:
                     request = CallGenerate(function_id, record, self._parent, again=again)
                 try:
                     await self._attempt(rpc, request, b"" if self._call_id else body, key)
+                except NotFoundError:
+                    # Killed before the call was on its disk: begin anew, unless that would repeat values.
+                    if not (self._is_ours and again and self._call_id) or self._received:
+                        raise
+                    self._call_id = ""
                 except ConnectionError:
                     tries = tries + 1 if self._received == before else 1
                     if tries >= _TRIES:

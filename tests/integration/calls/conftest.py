@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 from real_server import RealServer
@@ -14,10 +15,16 @@ PYTHON = f"{sys.version_info.major}.{sys.version_info.minor}"
 
 
 @pytest.fixture(scope="module")
-def real_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RealServer]:
+def settings() -> dict[str, Any]:
+    """Settings of the server that a module wants otherwise."""
+    return {}
+
+
+@pytest.fixture(scope="module")
+def real_server(tmp_path_factory: pytest.TempPathFactory, settings: dict[str, Any]) -> Iterator[RealServer]:
     """A server for the tests of one module, and a client of this process that talks to it."""
     folder = tmp_path_factory.mktemp("server")
-    with RealServer(folder) as server, pytest.MonkeyPatch.context() as patch:
+    with RealServer(folder, **settings) as server, pytest.MonkeyPatch.context() as patch:
         patch.setenv("MODAL_SERVER_URL", server.url)
         patch.setenv("MODAL_CONFIG_PATH", str(folder / "modal.toml"))
         patch.setenv("MODAL_AUTOMOUNT", "0")

@@ -85,7 +85,7 @@ class Buildah:
             DiskFull: no space is left.
         """
         iid_file = workspace / "image-id"
-        argv = ["bud", "--runtime", "runc", "--isolation", "oci", "--network", "host", "--layers"]
+        argv = ["bud", "--runtime", "runc", "--isolation", "oci", "--network", "host", "--layers", "--force-rm"]
         argv += ["--format", "docker"]  # the other format cannot keep SHELL and HEALTHCHECK
         argv += [] if bud.use_cache else ["--no-cache"]
         for volume in bud.volumes:

@@ -43,6 +43,13 @@ __all__ = [
 ]
 
 
+def _of_wrapped(wrapper: Any, name: str) -> Any:
+    """An attribute that a wrapper has from its function."""
+    if name == "_func":  # while it is unpickled it has none yet
+        raise AttributeError(name)
+    return getattr(wrapper._func, name)
+
+
 # -- functions and methods -----------------------------------------------------------------------------------------
 
 
@@ -75,7 +82,7 @@ class Blocking(Generic[P, T]):
         return f"<blocking form of {self._func!r}>"
 
     def __getattr__(self, name: str) -> Any:
-        return getattr(self._func, name)
+        return _of_wrapped(self, name)
 
     @property
     def __doc__(self) -> Optional[str]:  # type: ignore[override]
@@ -214,7 +221,7 @@ class BlockingGenerator(Generic[P, T]):
         return _aiterate(self._func(*args, **kwargs))
 
     def __getattr__(self, name: str) -> Any:
-        return getattr(self._func, name)
+        return _of_wrapped(self, name)
 
     @property
     def __doc__(self) -> Optional[str]:  # type: ignore[override]
@@ -320,7 +327,7 @@ class ContextCall(Generic[P, T]):
         return self(*args, **kwargs)
 
     def __getattr__(self, name: str) -> Any:
-        return getattr(self._func, name)
+        return _of_wrapped(self, name)
 
     @property
     def __doc__(self) -> Optional[str]:  # type: ignore[override]

@@ -185,9 +185,13 @@ async def _gather(*function_calls: FunctionCall[T]) -> Sequence[T]:
 
     Raises:
         Exception: the failure of the first call that fails; the others go on.
+        InvalidError: something else than calls was given.
     """
     from .resolver import together
 
+    for call in function_calls:
+        if not isinstance(call, FunctionCall):
+            raise InvalidError(f"gather takes FunctionCall objects, as Function.spawn returns them, not {call!r}.")
     return await together(_result(call) for call in function_calls)
 
 

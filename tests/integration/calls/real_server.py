@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import sys
 import threading
 import time
 from collections.abc import Callable
@@ -13,6 +14,7 @@ from typing import Any, TypeVar
 from intermodal.daemon import running
 from intermodal.settings import Settings
 
+PYTHON = f"{sys.version_info.major}.{sys.version_info.minor}"
 T = TypeVar("T")
 
 

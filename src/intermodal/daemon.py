@@ -35,6 +35,7 @@ from intermodal.control.http_port import HttpPort
 from intermodal.control.image_service import ImageService
 from intermodal.control.mount_service import MountService, SecretService
 from intermodal.control.recovery import Recovery
+from intermodal.control.retention import Retention
 from intermodal.control.rpc import Dispatcher, serve_unix
 from intermodal.control.server_service import ServerService
 from intermodal.machines.app import AppPhase
@@ -51,7 +52,6 @@ from modal._wire.messages.app import AppStopReason
 from modal.exception import Error, InvalidError
 
 log = logging.getLogger(__name__)
-_EXPIRE_EVERY = 3600.0  # seconds
 _SWITCH_INTERVAL = 0.0005  # seconds
 
 
@@ -135,7 +135,7 @@ async def running(
         builder = builder or _make_builder(settings, blobs, secrets)
         stack.push_async_callback(builder.close)
         await builder.open()
-        images, mounts = ImageService(builder), MountService(store, blobs)
+        images, mounts = ImageService(builder), MountService(store, blobs, time.time)
 
         scheduler = Scheduler(iter(lambda: new_id("ta", rng), ""))
         fleet = Fleet(scheduler, calls, functions, apps, secrets.env, time.time, settings.stop_grace)
@@ -177,8 +177,8 @@ async def running(
         listener = await serve_unix(dispatcher, settings.socket)
         stack.callback(settings.socket.unlink, missing_ok=True)
         stack.callback(listener.close)
-        expiry = asyncio.create_task(_expire(store, settings.retention))
-        stack.callback(expiry.cancel)
+        retention = Retention(store, calls, mounts, blobs, settings.retention, time.time)
+        stack.callback(asyncio.create_task(retention.run(), name="retention").cancel)
         log.info("serving %s and %s, data in %s", server_service.url or "no port", settings.socket, settings.data_dir)
         yield server_service
 
@@ -219,12 +219,6 @@ async def _stop_ephemeral_apps(apps: Apps, service: AppService) -> None:
     """Clients hear at once that their app ended; detached apps go on after the next start."""
     ephemeral = [app for app in apps.live() if app.machine.state is AppPhase.EPHEMERAL]
     await asyncio.gather(*(service.stop_app(app, AppStopReason.SERVER_STOPPED) for app in ephemeral))
-
-
-async def _expire(store: Store, retention: float) -> None:
-    while True:
-        await store.expire(time.time() - retention)
-        await asyncio.sleep(min(_EXPIRE_EVERY, retention))
 
 
 def _read_pid(path: Path) -> str:

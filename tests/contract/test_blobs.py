@@ -6,6 +6,7 @@ import asyncio
 import hashlib
 import os
 import subprocess
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -55,6 +56,22 @@ async def test_an_empty_blob_and_a_large_one_can_be_kept(store: BlobStore) -> No
     assert store.path(await put(store, b"")).read_bytes() == b""
     large = os.urandom(1 << 20)
     assert store.path(await put(store, large)).read_bytes() == large
+
+
+async def test_a_sweep_deletes_what_is_old_and_not_kept(store: BlobStore) -> None:
+    kept, old, claimed = await put(store, b"kept"), await put(store, b"old"), await put(store, b"claimed")
+    for digest in (kept, old, claimed):
+        os.utime(store.path(digest), (1000.0, 1000.0))
+    new = await put(store, b"new")
+    under_way = store.writer(DIGEST, len(CONTENT))
+    await under_way.write(CONTENT[:100])
+    assert store.claim(claimed)
+    assert not store.claim(DIGEST)
+    assert await store.sweep({kept}, older_than=2000.0) == 1
+    assert [store.has(digest) for digest in (kept, old, claimed, new)] == [True, False, True, True]
+    await under_way.write(CONTENT[100:])
+    await under_way.commit()
+    assert await store.sweep(set(), older_than=time.time() + 100) == 4
 
 
 async def test_a_blob_can_be_put_twice_and_by_two_at_once(store: BlobStore, tmp_path: Path) -> None:

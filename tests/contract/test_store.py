@@ -82,10 +82,38 @@ async def test_a_finished_call_is_found_by_id_and_key_until_it_expires(store: St
     await store.write([finished, output])
     assert await store.call("fc-1") == await store.call_by_key("se-1/k1") == finished
     assert await store.outputs("fc-1") == [output]
-    assert await store.expire(before=20.0) == 0
-    assert await store.expire(before=20.5) == 1
+    assert await store.expire(before=20.0, forget_before=0.0) == 0
+    assert not await store.has_expired("fc-1")
+    assert await store.expire(before=20.5, forget_before=0.0) == 1
     assert await store.call("fc-1") is None
     assert await store.outputs("fc-1") == []
+    assert await store.has_expired("fc-1")
+    assert not await store.has_expired("fc-2")
+    assert await store.expire(before=30.0, forget_before=25.0) == 0
+    assert not await store.has_expired("fc-1")
+
+
+async def test_what_stopped_apps_consisted_of_expires_and_what_live_ones_do_stays(store: Store) -> None:
+    stopped = dataclasses.replace(APP, app_id="ap-2", stopped_at=15.0)
+    for app in (APP, stopped):
+        owner = app.app_id
+        function = FunctionRecord(f"fu-{owner}", owner, {"mount_ids": [f"mo-{owner}"]})
+        mount = MountRecord(f"mo-{owner}", [{"path": "/root/a.py", "digest": f"file of {owner}"}])
+        lines = [LogEntry(1, 10.0, LogStream.STDOUT, "old\n"), LogEntry(2, 30.0, LogStream.STDOUT, "new\n")]
+        await store.write([app, function, mount, SecretRecord(f"st-{owner}", owner, b"x"), LogChunk(owner, lines)])
+    blob = {"index": 0, "size": 0, "blob": {"digest": "an input", "size": 9}}
+    await store.write([CALL, InputChunk("fc-1", [blob, {"index": 1, "size": 0}], b""), MountRecord("mo-new", [])])
+    assert await store.digests() == {"file of ap-1", "file of ap-2", "an input"}
+    assert await store.drop_mounts({"mo-new"}) == []
+    await store.expire(before=20.0, forget_before=0.0)
+    assert await store.function("fu-ap-2") is None
+    assert await store.function("fu-ap-1") is not None
+    assert [entry.text for entry in await store.logs("ap-1", 0, 9)] == ["new\n"]
+    assert await store.logs("ap-2", 0, 9) == []
+    assert [secret.secret_id for secret in (await store.load()).secrets] == ["st-ap-1"]
+    assert await store.drop_mounts({"mo-new"}) == ["mo-ap-2"]
+    assert await store.digests() == {"file of ap-1", "an input"}
+    assert await store.drop_mounts(set()) == ["mo-new"]
 
 
 async def test_calls_without_a_key_are_never_found_by_one(store: Store) -> None:

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Container
 from pathlib import Path
 from typing import Protocol
 
@@ -31,6 +32,16 @@ class BlobStore(Protocol):
         """Remove unfinished uploads of an earlier process. Called once, first."""
 
     def has(self, digest: str) -> bool: ...
+
+    def claim(self, digest: str) -> bool:
+        """As `has`, and a blob that is there counts as new from now on: somebody is about to refer to it."""
+
+    async def sweep(self, keep: Container[str], older_than: float) -> int:
+        """Delete blobs that are not in `keep` and neither written nor claimed since a time; return how many.
+
+        Args:
+            older_than: seconds since the epoch.
+        """
 
     def writer(self, digest: str, size: int) -> BlobWriter: ...
 

@@ -8,7 +8,7 @@ import hashlib
 import os
 import re
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Container
 from pathlib import Path
 from typing import TypeVar
 
@@ -34,6 +34,23 @@ class LocalBlobStore:
 
     def has(self, digest: str) -> bool:
         return _DIGEST.match(digest) is not None and self._path(digest).is_file()
+
+    def claim(self, digest: str) -> bool:
+        if not self.has(digest):
+            return False
+        _translate(lambda: os.utime(self._path(digest)))
+        return True
+
+    async def sweep(self, keep: Container[str], older_than: float) -> int:
+        deleted = 0
+        for folder in await asyncio.to_thread(self._folders):
+            # One folder at a time on the event loop, so that nothing is claimed between the look and the deletion.
+            deleted += _translate(lambda folder=folder: _sweep(folder, keep, older_than))  # type: ignore[misc]
+            await asyncio.sleep(0)
+        return deleted
+
+    def _folders(self) -> list[Path]:
+        return [folder for folder in self._root.iterdir() if folder != self._incoming]
 
     def path(self, digest: str) -> Path:
         if not self.has(digest):
@@ -123,6 +140,13 @@ class LocalBlobWriter:
         self._target.parent.mkdir(exist_ok=True)
         self._temporary.replace(self._target)
         _sync_directory(self._target.parent)
+
+
+def _sweep(folder: Path, keep: Container[str], older_than: float) -> int:
+    old = [blob for blob in folder.iterdir() if blob.name not in keep and blob.stat().st_mtime < older_than]
+    for blob in old:
+        blob.unlink()
+    return len(old)
 
 
 def _sync_directory(path: Path) -> None:

@@ -38,7 +38,7 @@ class BlobService:
     async def missing(self, ctx: Context, request: BlobDigests, body: bytes) -> BlobDigests:
         for digest in request.digests:
             check_digest(digest)
-        return BlobDigests([digest for digest in request.digests if not self._blobs.has(digest)])
+        return BlobDigests([digest for digest in request.digests if not self._blobs.claim(digest)])
 
     async def put(self, ctx: Context, request: BlobPut, body: bytes, stream: ServerStream[Any, Any]) -> BlobRef:
         check_digest(request.digest)

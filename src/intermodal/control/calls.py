@@ -18,7 +18,7 @@ from modal._wire.codec import decode, encode
 from modal._wire.messages.call import Input, Output, Status
 from modal._wire.messages.common import ErrorInfo
 from modal._wire.messages.function import RetryPolicy
-from modal.exception import InvalidError, NotFoundError
+from modal.exception import InvalidError, NotFoundError, OutputExpiredError
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,7 +117,9 @@ class Calls:
         self.flush()  # it may have ended a moment ago
         record = await self._store.call(call_id)
         if record is None:
-            raise NotFoundError(f"There is no function call {call_id!r}; its id is wrong, or its results have expired.")
+            if await self._store.has_expired(call_id):
+                raise OutputExpiredError(f"The results of {call_id} were kept for their time and have been deleted.")
+            raise NotFoundError(f"There is no function call {call_id!r}; its id is wrong, or it was deleted long ago.")
         call = Call(record, CallMachine(call_id, RetryPolicy()))
         for finished in await self.outputs(call):
             call.machine.accept(finished.output.index)
@@ -247,10 +249,18 @@ class Calls:
         self._ended[call_id] = call
         self._ended_bytes += _weight(call)
         while self._ended_bytes > self._keep:
-            gone = self._ended.pop(next(iter(self._ended)))
-            self._ended_bytes -= _weight(gone)
-            if self._by_key.get(gone.record.key) is gone:
-                del self._by_key[gone.record.key]
+            self._forget(next(iter(self._ended.values())))
+
+    def expire(self, before: float) -> None:
+        """Drop calls that finished before that time from memory: they are in the journal no longer."""
+        for call in [one for one in self._ended.values() if (one.record.finished_at or before) < before]:
+            self._forget(call)
+
+    def _forget(self, call: Call) -> None:
+        del self._ended[call.record.call_id]
+        self._ended_bytes -= _weight(call)
+        if self._by_key.get(call.record.key) is call:
+            del self._by_key[call.record.key]
 
     # -- the journal -------------------------------------------------------------------------------------------
 

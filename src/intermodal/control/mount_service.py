@@ -7,6 +7,7 @@ import json
 import posixpath
 import random
 import re
+from collections.abc import Callable, Iterable
 
 from intermodal.blobs.interface import BlobStore
 from intermodal.control.access import require_app
@@ -27,10 +28,18 @@ _SECRET_BYTES = 256 * 1024
 
 
 class MountService:
-    def __init__(self, store: Store, blobs: BlobStore) -> None:
+    """Mounts by their content.
+
+    Args:
+        now: the clock, in seconds since the epoch.
+    """
+
+    def __init__(self, store: Store, blobs: BlobStore, now: Callable[[], float]) -> None:
         self._store = store
         self._blobs = blobs
+        self._now = now
         self._known: dict[str, list[FileEntry]] = {}
+        self._used: dict[str, float] = {}  # mount id -> when it was last asked for
 
     def register(self, dispatcher: Dispatcher) -> None:
         dispatcher.register(MOUNT_CREATE, self.create)
@@ -43,6 +52,7 @@ class MountService:
         files = [encode(entry) for entry in sorted(request.files, key=lambda entry: entry.path)]
         digest = hashlib.sha256(json.dumps(files, sort_keys=True).encode()).hexdigest()
         mount_id = f"mo-{digest[:32]}"
+        self._used[mount_id] = self._now()
         if mount_id not in self._known:
             self._known[mount_id] = list(request.files)
             self._store.write([MountRecord(mount_id, files)])
@@ -58,12 +68,25 @@ class MountService:
 
     async def files(self, mount_id: str) -> list[FileEntry]:
         """The files of a mount. Raises `NotFoundError`."""
+        self._used[mount_id] = self._now()
         if mount_id not in self._known:
             record = await self._store.mount(mount_id)
             if record is None:
                 raise NotFoundError(f"There is no mount {mount_id!r}.")
             self._known[mount_id] = [decode(FileEntry, entry) for entry in record.files]
         return self._known[mount_id]
+
+
+    def used_since(self, time: float) -> set[str]:
+        """Mounts that a function which is about to be made may refer to."""
+        self._used = {mount_id: at for mount_id, at in self._used.items() if at >= time}
+        return set(self._used)
+
+    def forget(self, mount_ids: Iterable[str]) -> None:
+        """These were deleted."""
+        for mount_id in mount_ids:
+            self._known.pop(mount_id, None)
+            self._used.pop(mount_id, None)
 
 
 class SecretService:

@@ -11,7 +11,7 @@ database row per batch keeps a map of many small inputs cheap.
 from __future__ import annotations
 
 import enum
-from collections.abc import Awaitable, Sequence
+from collections.abc import Awaitable, Collection, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol, Union
 
@@ -171,8 +171,25 @@ class Store(Protocol):
     async def logs(self, app_id: str, after: int, limit: int) -> list[LogEntry]:
         """Log entries with `seq` above `after`, oldest first."""
 
-    async def expire(self, before: float) -> int:
-        """Delete calls that finished before that time, with their inputs and outputs; return how many."""
+    async def expire(self, before: float, forget_before: float) -> int:
+        """Delete what ended before a time: calls with their inputs and outputs, output, and what apps consisted of.
+
+        Args:
+            before: calls that finished, lines that were logged and apps that stopped before this are deleted.
+            forget_before: of calls that finished before this, it is not even remembered that they existed.
+
+        Returns:
+            How many calls were deleted.
+        """
+
+    async def has_expired(self, call_id: str) -> bool:
+        """Whether `expire` deleted this call, and remembers it."""
+
+    async def drop_mounts(self, keep: Collection[str]) -> list[str]:
+        """Delete mounts that no function refers to, other than `keep`; return their ids."""
+
+    async def digests(self) -> set[str]:
+        """Every blob that a mount, an input or an output refers to."""
 
 
 class StoreError(InternalFailure):

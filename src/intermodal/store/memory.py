@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import defaultdict
-from collections.abc import Awaitable, Sequence
+from collections.abc import Awaitable, Collection, Sequence
 
 from intermodal.store.interface import (
     AppRecord,
@@ -29,6 +29,7 @@ class MemoryStore:
     """`intermodal.store.interface.Store` in dictionaries."""
 
     def __init__(self) -> None:
+        self._expired: dict[str, float] = {}  # call id -> when it had finished
         self._apps: dict[str, AppRecord] = {}
         self._functions: dict[str, FunctionRecord] = {}
         self._mounts: dict[str, MountRecord] = {}
@@ -115,9 +116,34 @@ class MemoryStore:
     async def logs(self, app_id: str, after: int, limit: int) -> list[LogEntry]:
         return [entry for entry in self._logs.get(app_id, ()) if entry.seq > after][:limit]
 
-    async def expire(self, before: float) -> int:
-        gone = [c.call_id for c in self._calls.values() if c.finished_at is not None and c.finished_at < before]
-        for call_id in gone:
+    async def expire(self, before: float, forget_before: float) -> int:
+        gone = {c.call_id: c.finished_at for c in self._calls.values() if (c.finished_at or before) < before}
+        for call_id, finished_at in gone.items():
             for table in (self._calls, self._inputs, self._outputs):
                 table.pop(call_id, None)
+            self._expired[call_id] = finished_at or before
+        self._expired = {call_id: at for call_id, at in self._expired.items() if at >= forget_before}
+        for app in [app for app in self._apps.values() if (app.stopped_at or before) < before]:
+            del self._apps[app.app_id]
+            self._logs.pop(app.app_id, None)
+        self._functions = {key: one for key, one in self._functions.items() if one.app_id in self._apps}
+        self._secrets = {key: one for key, one in self._secrets.items() if one.app_id in self._apps}
+        for app_id, entries in self._logs.items():
+            self._logs[app_id] = [entry for entry in entries if entry.at >= before]
         return len(gone)
+
+    async def has_expired(self, call_id: str) -> bool:
+        return call_id in self._expired
+
+    async def drop_mounts(self, keep: Collection[str]) -> list[str]:
+        used = {mount_id for function in self._functions.values() for mount_id in function.spec.get("mount_ids", ())}
+        gone = [mount_id for mount_id in self._mounts if mount_id not in used and mount_id not in keep]
+        for mount_id in gone:
+            del self._mounts[mount_id]
+        return gone
+
+    async def digests(self) -> set[str]:
+        files = [entry for mount in self._mounts.values() for entry in mount.files]
+        chunks = [chunk for table in (self._inputs, self._outputs) for kept in table.values() for chunk in kept]
+        blobs = [record["blob"] for chunk in chunks for record in chunk.records if record.get("blob")]
+        return {item["digest"] for item in [*files, *blobs]}

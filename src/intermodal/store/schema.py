@@ -92,6 +92,13 @@ output_chunks = Table(
     Index("output_chunks_by_call", "call_id"),
 )
 
+expired_calls = Table(
+    "expired_calls",
+    metadata,
+    Column("call_id", String(40), primary_key=True),
+    Column("finished_at", Float(53), nullable=False),
+)
+
 logs = Table(
     "logs",
     metadata,
@@ -103,4 +110,5 @@ logs = Table(
     Column("function_id", String(40), nullable=False),
     Column("container_id", String(40), nullable=False),
     Column("input_id", String(64), nullable=False),
+    Index("logs_by_age", "at"),
 )

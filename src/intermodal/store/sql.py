@@ -10,7 +10,7 @@ import asyncio
 import functools
 import json
 import logging
-from collections.abc import Awaitable, Callable, Generator, Sequence
+from collections.abc import Awaitable, Callable, Collection, Generator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, TypeVar
 
@@ -18,7 +18,7 @@ from sqlalchemy import Connection, Engine, Executable, Select, Table, create_eng
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.exc import OperationalError, SQLAlchemyError
 
-from intermodal.store import rows, schema
+from intermodal.store import expiry, rows, schema
 from intermodal.store.interface import (
     AppRecord,
     CallRecord,
@@ -211,20 +211,30 @@ class SqlStore:
         query = select(table).where(table.c.app_id == app_id, table.c.seq > after).order_by(table.c.seq).limit(limit)
         return await self._all(query, rows.log_of)
 
-    async def expire(self, before: float) -> int:
-        def remove(connection: Connection) -> int:
-            calls = schema.calls
-            gone = list(connection.scalars(select(calls.c.call_id).where(calls.c.finished_at < before)))
-            for start in range(0, len(gone), _BATCH):
-                some = gone[start : start + _BATCH]
-                for table in (schema.input_chunks, schema.output_chunks, calls):
-                    connection.execute(delete(table).where(table.c.call_id.in_(some)))
-            return len(gone)
+    async def expire(self, before: float, forget_before: float) -> int:
+        deleted = 0
+        # A transaction a batch: other writes wait for one of them at most.
+        while count := await self._change(lambda connection: expiry.expire_calls(connection, before)):
+            deleted += count
+        await self._change(lambda connection: expiry.expire_rest(connection, before, forget_before))
+        return deleted
 
-        def transaction() -> int:
+    async def has_expired(self, call_id: str) -> bool:
+        table = schema.expired_calls
+        return bool(await self._all(select(table).where(table.c.call_id == call_id), dict))
+
+    async def drop_mounts(self, keep: Collection[str]) -> list[str]:
+        await self.write([])  # functions on their way may refer to one
+        return await self._change(lambda connection: expiry.drop_mounts(connection, keep))
+
+    async def digests(self) -> set[str]:
+        return await self._read(expiry.digests)
+
+    async def _change(self, work: Callable[[Connection], Result]) -> Result:
+        def transaction() -> Result:
             assert self._engine is not None
             with self._engine.begin() as connection:
-                return remove(connection)
+                return work(connection)
 
         return await self._run(self._writer, transaction)
 

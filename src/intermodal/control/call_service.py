@@ -168,7 +168,8 @@ class CallService:
         if problem := self._calls.problem():
             raise StoreError(f"The server takes no new calls while it cannot keep them. {problem}")
         key = f"{ctx.session_id}/{ctx.key}" if ctx.key else ""
-        record = CallRecord(new_id("fc", self._rng), function_id, function.app_id, kind, self._now(), parent, key)
+        call_id, is_complete = new_id("fc", self._rng), first is not None
+        record = CallRecord(call_id, function_id, function.app_id, kind, self._now(), parent, key, is_complete)
         call = self._calls.create(record, function.spec.retries)
         if first is not None:
             self._accept(
@@ -189,7 +190,7 @@ class CallService:
                     f"An input of {max(item.size, item.blob.size if item.blob else 0)} bytes is over the limit "
                     f"of {PAYLOAD_LIMIT >> 30} GiB; put large data in a Volume and pass its path."
                 )
-        new = self._calls.add_inputs(call, batch.inputs, body, batch.last)
+        new = self._calls.add_inputs(call, batch.inputs, body)
         function.open_inputs += len(new)
         if new:
             self._fleet.queue_inputs(call, new)

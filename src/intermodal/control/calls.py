@@ -20,6 +20,8 @@ from modal._wire.messages.common import ErrorInfo
 from modal._wire.messages.function import RetryPolicy
 from modal.exception import InvalidError, NotFoundError, OutputExpiredError
 
+_FLUSH_AFTER = 0.005  # seconds; what the journal takes is gathered off the path of calls
+
 
 @dataclass(frozen=True, slots=True)
 class Finished:
@@ -87,6 +89,7 @@ class Calls:
         self._ended: dict[str, Call] = {}
         self._ended_bytes = 0
         self._keep = keep
+        self._unstored_inputs: list[tuple[str, list[Input], bytes]] = []
         self._unstored_outputs: dict[str, tuple[list[dict[str, object]], list[bytes]]] = {}
         self._unstored_calls: dict[str, CallRecord] = {}
         self._flush_handle: asyncio.TimerHandle | None = None
@@ -150,8 +153,8 @@ class Calls:
 
     # -- inputs ------------------------------------------------------------------------------------------------
 
-    def add_inputs(self, call: Call, inputs: list[Input], body: bytes, last: bool) -> list[str]:
-        """Accept inputs that are new and return their ids.
+    def add_inputs(self, call: Call, inputs: list[Input], body: bytes) -> list[str]:
+        """Accept inputs that are new and return their ids. They reach the journal a moment later.
 
         Raises:
             InvalidError: the sizes do not add up to the body, or the call takes no more inputs.
@@ -159,7 +162,7 @@ class Calls:
         if sum(item.size for item in inputs) != len(body) or any(item.size < 0 or item.index < 0 for item in inputs):
             raise InvalidError("The sizes of the inputs do not match the data sent with them.")
         new: list[str] = []
-        chunk: list[dict[str, object]] = []
+        accepted: list[Input] = []
         offset = 0
         call_id = call.record.call_id
         for item in inputs:
@@ -172,22 +175,16 @@ class Calls:
                 raise InvalidError(f"The call {call_id} was closed and takes no more inputs.") from None
             call.inputs[item.index] = Payload(data, item.blob)
             new.append(input_id(call_id, item.index))
-            chunk.append({"index": item.index, "size": item.size, **({"blob": encode(item.blob)} if item.blob else {})})
-        changes: list[CallRecord | InputChunk] = []
-        if last and not call.record.inputs_closed:
-            call.record = replace(call.record, inputs_closed=True)
-            self._unstored_calls[call_id] = call.record
-        if call_id in self._unstored_calls:
-            changes.append(self._unstored_calls.pop(call_id))
-        if chunk:
-            kept = body if len(new) == len(inputs) else b"".join(call.inputs[int(str(r["index"]))].data for r in chunk)
-            changes.append(InputChunk(call_id, chunk, kept))
-        if changes:
-            self._store.write(changes)
+            accepted.append(item)
+        if accepted:
+            kept = body if len(new) == len(inputs) else b"".join(call.inputs[item.index].data for item in accepted)
+            self._unstored_inputs.append((call_id, accepted, kept))
+            self._flush_soon()
         return new
 
     async def durable(self) -> None:
         """Return when everything accepted so far is on disk. Raises `StoreError`."""
+        self.flush()
         await self._store.write([])
 
     def problem(self) -> str:
@@ -266,18 +263,23 @@ class Calls:
 
     def _flush_soon(self) -> None:
         if self._flush_handle is None:
-            self._flush_handle = asyncio.get_running_loop().call_later(0.002, self.flush)
+            self._flush_handle = asyncio.get_running_loop().call_later(_FLUSH_AFTER, self.flush)
 
     def flush(self) -> None:
         """Hand what was gathered to the store."""
         if self._flush_handle is not None:
             self._flush_handle.cancel()
             self._flush_handle = None
+        inputs, self._unstored_inputs = self._unstored_inputs, []
         outputs, self._unstored_outputs = self._unstored_outputs, {}
         calls, self._unstored_calls = self._unstored_calls, {}
-        chunks = [OutputChunk(call_id, records, b"".join(bodies)) for call_id, (records, bodies) in outputs.items()]
-        if chunks or calls:
-            self._store.write([*chunks, *calls.values()])
+        changes: list[CallRecord | InputChunk | OutputChunk] = [*calls.values()]
+        changes += [
+            InputChunk(call_id, [_input_record(item) for item in items], body) for call_id, items, body in inputs
+        ]
+        changes += [OutputChunk(call_id, records, b"".join(bodies)) for call_id, (records, bodies) in outputs.items()]
+        if changes:
+            self._store.write(changes)
 
     def restore(
         self, record: CallRecord, policy: RetryPolicy, inputs: Iterable[InputChunk], outputs: Iterable[OutputChunk]
@@ -299,6 +301,13 @@ class Calls:
         if record.inputs_closed or record.kind is not CallKind.MAP:
             self.close_inputs(call)
         return call, [input_id(record.call_id, index) for index in call.machine.unfinished()]
+
+
+def _input_record(item: Input) -> dict[str, object]:
+    record: dict[str, object] = {"index": item.index, "size": item.size}
+    if item.blob is not None:
+        record["blob"] = encode(item.blob)
+    return record
 
 
 def _output_record(output: Output) -> dict[str, object]:

@@ -26,6 +26,9 @@ from intermodal.scheduling.scheduler import Scheduler
 from modal._wire.messages.function import Concurrency, Resources, Scaling
 
 
+BATCHED = ev.PoolAdded("fu", "ap", "f", concurrency=Concurrency(batch_max_size=4, batch_wait_ms=100))
+
+
 def scheduler(*pools: ev.PoolAdded, cpu: float = 2, memory: int = 8192) -> Scheduler:
     made = Scheduler(f"ta-{n}" for n in itertools.count())
     made.handle(ev.NodeJoined("local", cpu, memory), 0.0)
@@ -255,10 +258,51 @@ def test_a_removed_function_stops_every_container_once() -> None:
 
 
 def test_a_batched_function_is_given_whole_batches() -> None:
-    made = scheduler(ev.PoolAdded("fu", "ap", "f", concurrency=Concurrency(batch_max_size=4, batch_wait_ms=100)))
+    made = scheduler(BATCHED)
     made.handle(queue(*"abcdef"), 0.0)
     told = without_wakes(made.handle(ev.ContainerReady("ta-0"), 0.1))
     assert told[0] == PushInputs("ta-0", list("abcd"))
+
+
+def test_a_batch_that_waits_is_filled_before_another_container_is_used() -> None:
+    made = scheduler(BATCHED)
+    made.handle(queue(*"abcdefgh"), 0.0)
+    for container in ("ta-0", "ta-1"):
+        made.handle(ev.ContainerReady(container), 0.1)
+    made.handle(ev.InputsFinished("ta-0", list("abcd"), 4.0), 1.0)
+    made.handle(ev.InputsFinished("ta-1", list("efgh"), 4.0), 1.0)
+    assert without_wakes(made.handle(queue("i"), 2.0)) == [PushInputs("ta-1", ["i"])]
+    told = without_wakes(made.handle(queue("j", "k", "l", "m"), 2.05))
+    assert told == [PushInputs("ta-1", ["j", "k", "l"]), PushInputs("ta-0", ["m"])]
+
+
+def test_nothing_is_put_behind_a_batch_that_runs_and_it_counts_as_a_full_container() -> None:
+    made = scheduler(BATCHED)
+    made.handle(queue("a"), 0.0)
+    made.handle(ev.ContainerReady("ta-0"), 0.1)
+    told = without_wakes(made.handle(queue("b"), 0.3))
+    assert told == [StartContainer("ta-1", "fu", "local")]
+    told = without_wakes(made.handle(ev.InputsFinished("ta-0", ["a"], 1.0), 1.1))
+    assert told[0] == PushInputs("ta-0", ["b"])
+
+
+def test_a_container_that_leaves_is_stopped_once_and_gets_nothing_more() -> None:
+    made = ready("in-0")
+    told = without_wakes(made.handle(ev.ContainerLeaving("ta-0", 7.0), 0.3))
+    assert told == [StopContainer("ta-0", 7.0)]
+    assert without_wakes(made.handle(ev.ContainerLeaving("ta-0", 7.0), 0.3)) == []
+    told = without_wakes(made.handle(queue("in-1"), 0.4))
+    assert told == [StartContainer("ta-1", "fu", "local")]
+    told = without_wakes(made.handle(ev.InputsReturned("ta-0", ["in-0"]), 0.5))
+    assert not any(isinstance(one, PushInputs) for one in told)
+
+
+def test_a_container_may_leave_before_it_is_ready_and_is_replaced() -> None:
+    made = scheduler()
+    made.handle(queue("in-0"), 0.0)
+    told = without_wakes(made.handle(ev.ContainerLeaving("ta-0", 7.0), 0.1))
+    assert told == [StopContainer("ta-0", 7.0), StartContainer("ta-1", "fu", "local")]
+    assert made.handle(ev.ContainerLeaving("ta-9", 7.0), 0.2) == []
 
 
 def test_a_cancelled_input_that_is_given_back_is_not_queued_again() -> None:

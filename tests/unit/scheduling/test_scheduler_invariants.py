@@ -19,6 +19,7 @@ FUNCTIONS = {
     "fu-limited": ("ap-a", Resources(cpu=0.25, memory=256), Scaling(max_containers=2), Concurrency(3)),
     "fu-warm": ("ap-b", Resources(cpu=1.0, memory=512), Scaling(1, 3, 1, 2.0), Concurrency()),
     "fu-single": ("ap-b", Resources(cpu=0.25, memory=512), Scaling(), Concurrency(1, max_inputs=2)),
+    "fu-batch": ("ap-a", Resources(cpu=0.25, memory=256), Scaling(), Concurrency(1, None, 4, 50)),
     "fu-huge": ("ap-b", Resources(cpu=64.0), Scaling(), Concurrency()),
 }
 NODES = {"one": (2.0, 2048), "two": (1.0, 1024)}
@@ -83,7 +84,7 @@ class AnyOrder(RuleBasedStateMachine):
         model.held.extend(wanted.input_ids)
         model.given += len(wanted.input_ids)
         concurrency = FUNCTIONS[model.function_id][3]
-        assert len(model.held) <= concurrency.max_concurrent_inputs + MAX_AHEAD
+        assert len(model.held) <= (concurrency.batch_max_size or concurrency.max_concurrent_inputs + MAX_AHEAD)
         assert concurrency.max_inputs is None or model.given <= concurrency.max_inputs
 
     def do_RecallInputs(self, wanted: ins.RecallInputs) -> None:
@@ -181,7 +182,8 @@ class AnyOrder(RuleBasedStateMachine):
         container_id = data.draw(st.sampled_from(asked))
         model = self.containers[container_id]
         model.recalls = max(0, model.recalls - 1)
-        slots = FUNCTIONS[model.function_id][3].max_concurrent_inputs
+        concurrency = FUNCTIONS[model.function_id][3]
+        slots = max(concurrency.max_concurrent_inputs, concurrency.batch_max_size)
         back = model.held[slots + data.draw(st.integers(0, 3)) :]
         model.held = [one for one in model.held if one not in back]
         model.given -= len(back)
@@ -210,6 +212,11 @@ class AnyOrder(RuleBasedStateMachine):
         container_id = data.draw(st.sampled_from(sorted(self.containers)))
         self.tell(ev.ContainerExited(container_id, "it was killed"))
         del self.containers[container_id]
+
+    @rule(data=st.data())
+    def container_leaves(self, data: st.DataObject) -> None:
+        if self.containers:
+            self.tell(ev.ContainerLeaving(data.draw(st.sampled_from(sorted(self.containers))), 2.0))
 
     @precondition(lambda self: self.pools)
     @rule(data=st.data(), most=st.sampled_from([1, 2]), least=st.sampled_from([0, 1]))

@@ -268,6 +268,7 @@ def test_stop_and_signals_interrupt_return_and_exit_zero(how: str) -> None:
         agent.stop() if how == "stop" else agent.signal(signal.Signals[how])
         assert agent.output("a")[0].status is Status.INTERNAL_FAILURE
         assert agent.returned == ["b"]
+        assert agent.is_leaving == (how != "stop")
         code, out, err = agent.wait()
         assert (code, out) == (0, "KeyboardInterrupt\nbye\n"), err
 

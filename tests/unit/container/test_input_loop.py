@@ -12,6 +12,7 @@ from modal._container.machine import (
     Exit,
     InputLoop,
     Interrupt,
+    Leave,
     ResumeGenerator,
     ReturnInputs,
 )
@@ -83,6 +84,14 @@ def test_stop_of_an_idle_container_exits_at_once_and_later_inputs_are_returned()
     assert machine.handle({"t": "Stop"}, NOTHING) == [Exit()]
     assert run_inputs(machine, "a") == [ReturnInputs(["a"])]
     assert machine.take() is None
+
+
+def test_a_stop_by_signal_is_told_to_the_agent_first() -> None:
+    machine = InputLoop()
+    run_inputs(machine, "a", "b")
+    machine.take()
+    assert machine.stop(3.0, by_signal=True) == [Leave(), ReturnInputs(["b"]), Interrupt("a", STOPPED)]
+    assert machine.stop(3.0, by_signal=True) == []
 
 
 def test_time_out_interrupts_only_a_running_input_that_is_not_interrupted_yet() -> None:

@@ -73,14 +73,15 @@ def test_a_conversation() -> None:
         {"t": "Yielded", "input_id": "in-1", "size": 0},
         {"t": "Outputs", "outputs": [{"input_id": "in-1", "status": "success", "size": 0}]},
         {"t": "Returned", "input_ids": ["in-2"]},
+        {"t": "Leaving"},
     )
-    assert events.calls == ["said_hello", "said_ready", "said_yielded", "said_outputs", "said_returned"]
+    assert events.calls == ["said_hello", "said_ready", "said_yielded", "said_outputs", "said_returned", "said_leaving"]
     say(link, {"t": "Outputs", "outputs": [{"input_id": "in-1", "status": "success", "size": 0}]})
     assert events.calls[-1] == "broke_protocol"
     assert link.state is LinkState.FAILED
     say(link, HELLO)
     assert events.calls[-1] == "broke_protocol"
-    assert len(events.calls) == 6
+    assert len(events.calls) == 7
 
 
 def test_a_runner_that_names_another_container_is_refused() -> None:

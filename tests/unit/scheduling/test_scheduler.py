@@ -25,7 +25,6 @@ from intermodal.scheduling.instructions import (
 from intermodal.scheduling.scheduler import Scheduler
 from modal._wire.messages.function import Concurrency, Resources, Scaling
 
-
 BATCHED = ev.PoolAdded("fu", "ap", "f", concurrency=Concurrency(batch_max_size=4, batch_wait_ms=100))
 
 

@@ -91,13 +91,14 @@ def _describe(node: dict[str, Any], exc: BaseException, numbers: dict[int, int])
     cls = type(exc)
     context = container_context()
     members = _members(exc)
-    way, data = ("group", _parts(exc)) if members else _pickled(exc)
+    way, data, why = ("group", _parts(exc), "") if members else _pickled(exc)
     node.update(
         module=str(cls.__module__),
         name=str(cls.__qualname__),
         text=_text(exc),
         way=way,
         data=data,
+        why=why,
         members=[numbers[id(one)] for one in members if id(one) in numbers],
         cause=numbers.get(id(exc.__cause__)) if exc.__cause__ is not None else None,
         context=numbers.get(id(exc.__context__)) if exc.__context__ is not None else None,
@@ -120,17 +121,24 @@ def _text(exc: BaseException) -> str:
         return f"<its __str__ raised {type(error).__name__}>"
 
 
-def _pickled(exc: BaseException) -> tuple[str, bytes]:
+def _pickled(exc: BaseException) -> tuple[str, bytes, str]:
+    """The way that `exc` can travel, its data, and why it can only travel as text."""
+    why = ""
     try:
         data = _serialization.serialize(exc)
         copy = _serialization.deserialize(data)
         if type(copy).__qualname__ == type(exc).__qualname__ and _text(copy) == _text(exc):
-            return "pickle", data
+            return "pickle", data, ""
     except BaseException as error:  # its __reduce__ and __init__ are the user's code
         if isinstance(error, KeyboardInterrupt):
             raise
+        why = f"it cannot be pickled ({_described(error)})"
     data = _parts(exc)
-    return ("parts", data) if data else ("text", b"")
+    return ("parts", data, "") if data else ("text", b"", why)
+
+
+def _described(error: BaseException) -> str:
+    return f"{type(error).__name__}: {_text(error)[:1000].rstrip('.')}"
 
 
 def _parts(exc: BaseException) -> bytes:
@@ -165,11 +173,13 @@ def _make(
         if member in under_way:
             raise ValueError("a group contains itself")
         members.append(_make(nodes, member, made, under_way | {number}, python))
-    exc = _revive(node, members)
+    exc, why = _revive(node, members)
     frames = [(str(file), int(line), str(name), str(source)) for file, line, name, source in node["frames"]]
     if exc is None:
         exc = _stand_in(node, frames, python)
     notes = node["notes"]
+    if why:
+        notes = [*notes, f"This stands for the exception itself: {why}."]
     if notes and not hasattr(exc, "__notes__"):
         try:
             exc.__notes__ = [str(note) for note in notes]
@@ -190,11 +200,11 @@ def _at(made: dict[int, BaseException], number: Optional[int]) -> Optional[BaseE
     return None if number is None else made[number]
 
 
-def _revive(node: dict[str, Any], members: list[BaseException]) -> Optional[BaseException]:
-    """Make the exception itself; None when its class cannot be had here."""
+def _revive(node: dict[str, Any], members: list[BaseException]) -> tuple[Optional[BaseException], str]:
+    """Make the exception itself; None, and why, when its class cannot be had here."""
     way, data = node["way"], node["data"]
     if way == "text" or not data:
-        return None
+        return None, str(node.get("why") or "it cannot be pickled")
     try:
         if way == "pickle":
             exc = _serialization.deserialize(data)
@@ -205,9 +215,9 @@ def _revive(node: dict[str, Any], members: list[BaseException]) -> Optional[Base
             if way == "parts":
                 exc.args = args
             exc.__dict__.update(attributes)
-    except Exception:  # whatever the reason, a stand-in tells more than a second error would
-        return None
-    return exc if isinstance(exc, BaseException) else None
+    except Exception as error:  # whatever the reason, a stand-in tells more than a second error would
+        return None, f"it cannot be unpickled here ({_described(error)})"
+    return (exc, "") if isinstance(exc, BaseException) else (None, "it was pickled as something else")
 
 
 def _stand_in(node: dict[str, Any], frames: list[tuple[str, int, str, str]], python: str) -> BaseException:

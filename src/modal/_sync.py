@@ -169,10 +169,41 @@ class Stream(Generic[T]):
             self._sync.close()
 
     def __del__(self) -> None:
-        if getattr(self, "_unused", ""):
-            import warnings
+        _warn_unused(self)
 
-            warnings.warn(self._unused, RuntimeWarning, stacklevel=2, source=None)
+
+class AsyncStream(AsyncGenerator[T, None]):
+    """What the async form of a generator call gives when it matters that somebody iterates over it."""
+
+    def __init__(self, agen: AsyncGenerator[T, None], unused: str) -> None:
+        self._agen = agen
+        self._unused = unused
+
+    def __aiter__(self) -> AsyncGenerator[T, None]:
+        self._unused = ""
+        return self._agen
+
+    async def asend(self, value: None) -> T:
+        self._unused = ""
+        return await self._agen.asend(value)
+
+    async def athrow(self, *error: Any) -> T:
+        self._unused = ""
+        return await self._agen.athrow(*error)
+
+    async def aclose(self) -> None:
+        self._unused = ""
+        await self._agen.aclose()
+
+    def __del__(self) -> None:
+        _warn_unused(self)
+
+
+def _warn_unused(stream: Any) -> None:
+    if getattr(stream, "_unused", ""):
+        import warnings
+
+        warnings.warn(stream._unused, RuntimeWarning, stacklevel=3, source=None)
 
 
 def _iterate(agen: AsyncGenerator[T, None]) -> Generator[T, None, None]:
@@ -218,7 +249,8 @@ class BlockingGenerator(Generic[P, T]):
 
     def aio(self, *args: P.args, **kwargs: P.kwargs) -> AsyncGenerator[T, None]:
         """The async form: takes the same arguments."""
-        return _aiterate(self._func(*args, **kwargs))
+        values = _aiterate(self._func(*args, **kwargs))
+        return AsyncStream(values, self._unused) if self._unused else values
 
     def __getattr__(self, name: str) -> Any:
         return _of_wrapped(self, name)

@@ -128,7 +128,8 @@ async def _finish(stop: AppStop, rpc: RpcClient, watch: _Watch, patience: float,
         await watch.drain(0.0 if stays else config.get("logs_timeout"))
     except Error as error:
         # The block's own outcome matters more than this; the server stops the app when it misses this client.
-        output().message(f"The app {stop.app_id} could not be stopped in order: {error}")
+        if patience != _STOP_TIMEOUT_LOST:  # else the block's own error says that the server is gone
+            output().message(f"The app {stop.app_id} could not be stopped in order: {error}")
         await watch.drain(0.0)
         return
     output().app_stopped("detached" if stays else stop.reason)
@@ -157,10 +158,12 @@ class _Watch:
         await asyncio.gather(self._task, return_exceptions=True)
 
     async def _follow(self) -> None:
+        said = False
         while not self.stopped:
             try:
                 async with self._rpc.stream(APP_EVENTS, AppEvents(self._app_id, self._after)) as stream:
                     async for event, _ in stream:
+                        said = False
                         if event.logs:
                             self._after = event.logs[-1].seq
                         if event.stopped is not None:
@@ -168,7 +171,9 @@ class _Watch:
                             return
                         output().app_event(event)
             except ConnectionError:
-                output().message("The connection to the server was lost; connecting again.")
+                if not said:
+                    output().message("The connection to the server was lost; connecting again.")
+                said = True
             except NotFoundError:
                 self.stopped = True
                 return

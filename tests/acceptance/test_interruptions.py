@@ -121,16 +121,18 @@ def test_a_server_that_is_terminated_stops_everything_and_the_client_says_so(
 def test_a_server_killed_during_a_run_ends_it_with_one_sentence_and_the_next_start_cleans_up(
     platform: Platform, program: Program
 ) -> None:
-    with platform.background("modal", "run", program(SLEEPER), MODAL_RECONNECT_TIMEOUT="2") as running:
+    # A client that was told where its server is does not start one.
+    platform.intermodal("up").succeeded()
+    with platform.background(
+        "modal", "run", program(SLEEPER), MODAL_RECONNECT_TIMEOUT="2", MODAL_SERVER_URL=url_of(platform)
+    ) as running:
         running.wait_for("working")
         server = platform.server()
         assert server is not None
         server.kill()
         ran = running.end(30)
-    assert ran.code == 1, str(ran)
-    ran.shows_no_frame_of_ours()
-    assert "Cannot connect to the server" in ran.err
-    assert "Check that it is running" in ran.err
+    ran.failed_with_one_sentence("Error: Cannot connect to the server", "Check that it is running")
+    assert ran.err.count("The connection to the server was lost") == 1
     before = platform.containers()
     assert before, "a killed server should have left its container behind"
     started = platform.intermodal("up").succeeded()
@@ -141,6 +143,24 @@ def test_a_server_killed_during_a_run_ends_it_with_one_sentence_and_the_next_sta
     no_containers(platform, 15)
     platform.intermodal("down").succeeded()
     wait_until(lambda: not platform.leftovers(), f"nothing to be left: {platform.leftovers()}", 10)
+
+
+def url_of(platform: Platform) -> str:
+    return f"unix://{platform.data_dir}/run/server.sock"
+
+
+def test_a_killed_local_server_is_started_again_by_its_client(platform: Platform, program: Program) -> None:
+    path = program(SLEEPER.replace("remote(100)", "remote(4)"))
+    with platform.background("modal", "run", path) as running:
+        running.wait_for("working")
+        server = platform.server()
+        assert server is not None
+        before = platform.containers()
+        server.kill()
+        ran = running.end(60).succeeded()
+    assert ran.out.splitlines()[-1] == "result 4"
+    assert "The local Intermodal server had died; started it again." in ran.err
+    assert not before & platform.containers(), "the next start did not clean up"
 
 
 def test_a_killed_server_that_is_started_again_in_time_lets_the_run_go_on(platform: Platform, program: Program) -> None:
@@ -161,7 +181,10 @@ def test_a_killed_server_that_is_started_again_in_time_lets_the_run_go_on(platfo
             print(sum(work.map(range(30), return_exceptions=False)))
         """
     )
-    with platform.background("modal", "run", path, MODAL_RECONNECT_TIMEOUT="30") as running:
+    platform.intermodal("up").succeeded()
+    with platform.background(
+        "modal", "run", path, MODAL_RECONNECT_TIMEOUT="30", MODAL_SERVER_URL=url_of(platform)
+    ) as running:
         running.wait_for("working")
         server = platform.server()
         assert server is not None

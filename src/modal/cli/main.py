@@ -84,7 +84,7 @@ def run_command_line(args: Optional[Sequence[str]] = None) -> int:
 
 def report(error: BaseException) -> int:
     """Say on stderr what went wrong, as briefly as it can be understood; return the exit code."""
-    from ..exception import Error
+    from ..exception import ConnectionError, Error
     from .tracebacks import format_user_traceback, has_user_frames
 
     if wants_traceback() and not isinstance(error, click.exceptions.Exit):
@@ -94,7 +94,8 @@ def report(error: BaseException) -> int:
         return error.exit_code
     if isinstance(error, UserTraceback) and error.__cause__ is not None:
         cause = error.__cause__
-        if isinstance(cause, Error) and not has_user_frames(cause):
+        # That the server is gone is no fault of the line that happened to wait for it.
+        if isinstance(cause, ConnectionError) or (isinstance(cause, Error) and not has_user_frames(cause)):
             click.echo(f"Error: {cause}", err=True)
         else:
             click.echo(format_user_traceback(cause), err=True, nl=False)

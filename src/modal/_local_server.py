@@ -40,12 +40,38 @@ async def ensure_local_server() -> str:
     """
     path = local_socket()
     if not await _answers(path):
-        await _start()
+        await _start("Started the local Intermodal server in the background; `intermodal down` stops it.")
         if not await _answers(path):
             raise ConnectionError(
                 f"The local server was started but does not listen at {path}; see `intermodal status`."
             )
     return f"unix://{path}"
+
+
+async def revive_local_server() -> bool:
+    """Start the local server again if it died; True if it runs again.
+
+    One that was stopped in order has removed its pid file, and stays stopped; one that is just stopping still runs.
+
+    Raises:
+        ConnectionError: it cannot be started; the message has its own reason.
+    """
+    if not _has_died(local_socket().with_name("server.pid")):
+        return False
+    await _start("The local Intermodal server had died; started it again.")
+    return True
+
+
+def _has_died(pid_file: Path) -> bool:
+    try:
+        pid = int(pid_file.read_text())
+    except (OSError, ValueError):
+        return False
+    try:
+        state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+    except OSError:
+        return True
+    return state in "ZX"  # dead, and nobody has asked for its exit status
 
 
 async def _answers(path: Path) -> bool:
@@ -64,7 +90,7 @@ async def _answers(path: Path) -> bool:
     return True
 
 
-async def _start() -> None:
+async def _start(announcement: str) -> None:
     process = await asyncio.create_subprocess_exec(
         *_command(),
         stdin=subprocess.DEVNULL,
@@ -91,7 +117,7 @@ async def _start() -> None:
         for prefix in ("Error: ", "intermodal: "):
             reason = reason[len(prefix) :] if reason.startswith(prefix) else reason
         raise ConnectionError(f"The local server could not be started: {reason}")
-    print("Started the local Intermodal server in the background; `intermodal down` stops it.", file=sys.stderr)
+    print(announcement, file=sys.stderr)
 
 
 def _command() -> list[str]:

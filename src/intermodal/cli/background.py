@@ -90,6 +90,9 @@ def stop(settings: Settings, force: bool = False) -> Stopped | None:
         # The pid may have been given to someone else between the two looks.
         if holder(settings) != pid:
             return None
+        if force:
+            # A pid file that a dead server left tells its clients that it did not want to end, and they start another.
+            settings.pid_file.unlink(missing_ok=True)
         signal.pidfd_send_signal(descriptor, signal.SIGKILL if force else signal.SIGTERM)
         patience = settings.stop_grace + STOP_MARGIN
         ready, _, _ = select.select([descriptor], [], [], patience)

@@ -76,7 +76,6 @@ class MountService:
             self._known[mount_id] = [decode(FileEntry, entry) for entry in record.files]
         return self._known[mount_id]
 
-
     def used_since(self, time: float) -> set[str]:
         """Mounts that a function which is about to be made may refer to."""
         self._used = {mount_id: at for mount_id, at in self._used.items() if at >= time}

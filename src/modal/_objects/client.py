@@ -92,9 +92,14 @@ class Client:
         from .._wire.client import RpcClient
         from ..config import config
 
-        target = self._target or await _configured_target()
+        target = self._target or _configured_target()
+        revive = None
+        if target is None:
+            from .._local_server import ensure_local_server, revive_local_server
+
+            target, revive = await ensure_local_server(), revive_local_server
         patience = config.get("reconnect_timeout")
-        rpc = RpcClient(target, session=_new_session(), token=self._token, reconnect_timeout=patience)
+        rpc = RpcClient(target, session=_new_session(), token=self._token, reconnect_timeout=patience, revive=revive)
         try:
             await rpc.open()
         except BaseException:
@@ -113,14 +118,14 @@ def _new_session() -> str:
     return "se-" + "".join(_SESSION_ALPHABET[byte % 62] for byte in os.urandom(22))
 
 
-async def _configured_target() -> str:
+def _configured_target() -> Optional[str]:
+    """Where to connect; None: to the local server."""
     context = container_context()
     if context is not None:
         return f"unix://{context.socket_path}"
-    from .._local_server import ensure_local_server
     from ..config import config
 
-    return config.get("server_url") or await ensure_local_server()
+    return config.get("server_url") or None
 
 
 _default: Optional[Client] = None

@@ -7,8 +7,8 @@ import contextlib
 import itertools
 import os
 import random
-from collections.abc import AsyncIterator
-from typing import Any, Optional, TypeVar
+from collections.abc import AsyncIterator, Awaitable
+from typing import Any, Callable, Optional, TypeVar
 
 from modal.exception import ClientClosed, ConnectionError, TimeoutError
 
@@ -45,6 +45,7 @@ class RpcClient:
         token: Optional[dict[str, Any]] = None,
         connect_timeout: float = 10.0,
         reconnect_timeout: float = 60.0,
+        revive: Optional[Callable[[], Awaitable[bool]]] = None,
     ) -> None:
         """Args:
         target: ``unix:///path`` or ``http(s)://host:port``.
@@ -52,12 +53,15 @@ class RpcClient:
         token: ``{"id": …, "secret": …}``, or None.
         connect_timeout: seconds that `open` tries for; 0: once.
         reconnect_timeout: seconds that a lost connection is tried to be made again, before calls raise ConnectionError.
+        revive: starts a server that has died and says whether it did; asked while a lost connection cannot be made.
         """
         self.target = target
         self.session = session
         self._token = token
         self._connect_timeout = connect_timeout
         self._reconnect_timeout = reconnect_timeout
+        self._revive = revive
+        self._was_connected = False
         self._link: Optional[Link] = None
         self._connecting: Optional[asyncio.Task[Link]] = None
         self._closed = False
@@ -226,6 +230,7 @@ class RpcClient:
         while True:
             try:
                 self._link = await self._dial()
+                self._was_connected = True
                 return self._link
             except (OSError, asyncio.TimeoutError, LinkLost) as error:
                 if loop.time() + delay > give_up:
@@ -233,6 +238,8 @@ class RpcClient:
                         f"Cannot connect to the server at {self.target}: {_reason(error)}. "
                         "Check that it is running and that the address is right."
                     ) from None
+            if self._was_connected and self._revive is not None and await self._revive():
+                continue
             await asyncio.sleep(delay * random.uniform(0.5, 1.0))
             delay = min(2 * delay, _LONGEST_DELAY)
 

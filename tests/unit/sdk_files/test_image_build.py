@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 
 import pytest
@@ -65,7 +66,7 @@ class Server:
         self.behaviour = Behaviour()
         self.builder = MemoryBuilder(lambda layer: self.behaviour)
         self.blobs = LocalBlobStore(directory / "blobs")
-        self.mounts = MountService(MemoryStore(), self.blobs)
+        self.mounts = MountService(MemoryStore(), self.blobs, time.time)
 
 
 @pytest.fixture

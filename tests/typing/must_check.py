@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Optional
+from collections.abc import Iterator, Sequence
+from typing import Any, Optional
 
 from typing_extensions import assert_type
 
 import modal
-from modal.functions import gather
+from modal._sync import Stream
+from modal.call_graph import InputInfo, InputStatus
+from modal.functions import FunctionStats, gather
 
 app = modal.App("typed")
 
@@ -20,6 +23,11 @@ def add(x: int, y: str = "") -> float:
 @app.function()
 async def fetch(url: str) -> bytes:
     return url.encode()
+
+
+@app.function(timeout=5, max_inputs=1, retries=3)
+def count_up(n: int) -> Iterator[int]:
+    yield from range(n)
 
 
 @app.local_entrypoint()
@@ -36,6 +44,22 @@ def main(count: int = 3) -> None:
         print(value)
     with app.run() as running:
         assert_type(running, modal.App)
+    for value in add.starmap([(1, "a")], kwargs={"y": "b"}, return_exceptions=True):
+        print(value)
+    assert_type(add.for_each([1], ["a"], ignore_exceptions=True), None)
+    assert_type(count_up.remote_gen(3), Stream[Any])
+    assert_type(add.get_raw_f()(1), float)
+    assert_type(add.get_current_stats(), FunctionStats)
+    assert_type(add.get_current_stats().backlog, int)
+    assert_type(add.keep_warm(2), None)
+    assert_type(call.cancel(terminate_containers=True), None)
+    assert_type(call.get_call_graph(), list[InputInfo])
+    assert_type(call.get_call_graph()[0].status, InputStatus)
+    assert_type(call.hydrate(), modal.FunctionCall[float])
+    assert_type(modal.current_input_id(), Optional[str])
+    assert_type(gather(call, call), Sequence[float])
+    for item in modal.FunctionCall.from_id("fc-1", is_generator=True).get_gen():
+        print(item)
     identifier: Optional[str] = app.app_id
     print(identifier, add.object_id, count)
 
@@ -49,6 +73,16 @@ async def main_async() -> None:
         print(value)
     async for value in add.map([1]):
         print(value)
+    async for value in add.starmap.aio([(1, "a")]):
+        print(value)
+    async for value in count_up.remote_gen.aio(3):
+        print(value)
+    await add.for_each.aio([1])
+    await add.keep_warm.aio(1)
+    assert_type(await add.get_current_stats.aio(), FunctionStats)
+    assert_type(await gather.aio(call, call), Sequence[bytes])
+    assert_type(await call.get_call_graph.aio(), list[InputInfo])
+    await call.cancel.aio(terminate_containers=True)
     async with app.run():
         pass
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import modal
+from modal.functions import gather
 
 app = modal.App("typed")
 
@@ -25,4 +26,10 @@ text: str = add.remote(1)  # assignment
 main("x")  # arg-type
 app.function(cpu="many")  # arg-type
 app.function(colour=1)  # call-arg
+add.keep_warm("2")  # arg-type
+add.spawn(1).get(timeout="1")  # arg-type
+add.spawn(1).cancel("yes")  # arg-type
+number: int = add.spawn(1).get()  # assignment
+gather(1)  # arg-type
+modal.FunctionCall.from_id(1)  # arg-type
 modal.Retries(2)  # misc

@@ -257,24 +257,27 @@ class App:
             network_file_systems: shared directories by path (not available yet).
             volumes: volumes by path (not available yet).
             allow_cross_region_volumes: no effect: there are no regions.
-            cpu: cores to ask for, or (request, limit); default 0.125.
-            memory: MiB to ask for, or (request, limit); default 128.
-            ephemeral_disk: MiB that a container may write.
+            cpu: cores to ask for, above 0 to 1024, or (request, limit); default 0.125.
+            memory: MiB to ask for, from 1 to 16,777,216, or (request, limit); default 128.
+            ephemeral_disk: MiB that a container may write, from 1 to 16,777,216.
             proxy: outbound address (not available yet).
             retries: how often a failed input is tried again, 0 to 10, or a `modal.Retries`.
-            concurrency_limit: containers at most.
+            concurrency_limit: containers at most, from 1 to 100,000, and not below `keep_warm`.
             allow_concurrent_inputs: inputs that one container runs at a time, 1 to 1000.
-            container_idle_timeout: seconds until an idle container ends; default 60.
+            container_idle_timeout: seconds until an idle container ends, from 1 to 86,400; default 60.
             timeout: seconds an input may run, 1 second to 7 days; default 300.
-            keep_warm: containers at least.
+            keep_warm: containers at least, from 0 to 10,000.
             name: its name in the app; default: that of the Python function.
             is_generator: True for a function that returns a generator without being one.
             cloud: "aws", "gcp", "oci" or "auto".
             region: region or regions to run in.
             enable_memory_snapshot: start from a snapshot where possible.
             block_network: no network in the containers.
-            max_inputs: inputs after which a container is replaced.
+            max_inputs: inputs after which a container is replaced, from 1 to 1,000,000,000.
             i6pn: IPv6 between containers (not available yet).
+            _experimental_buffer_containers: idle containers beyond those that are needed, from 0 to 10,000.
+            _experimental_custom_scaling_factor: the part of the containers that the load asks for, from 0 (as if not
+                given) to 1.
 
         Raises:
             InvalidError: a value is out of range or of the wrong kind, or the function cannot be found by containers.

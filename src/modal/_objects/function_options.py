@@ -69,7 +69,7 @@ def check_options(given: Mapping[str, Any]) -> FunctionOptions:
         image=_one_of("image", given["image"]),
         mounts=_all_of("mounts", given["mounts"]),
         secrets=_all_of("secrets", given["secrets"]),
-        serialized=bool(given["serialized"]),
+        serialized=_flag("serialized", given["serialized"]),
         resources=_resources(given),
         timeout=300.0 if timeout is None else float(timeout),
         retries=retry_policy(given["retries"]),
@@ -89,10 +89,10 @@ def check_options(given: Mapping[str, Any]) -> FunctionOptions:
             max_concurrent_inputs=_count("allow_concurrent_inputs", given["allow_concurrent_inputs"], 1, 1_000) or 1,
             max_inputs=_count("max_inputs", given["max_inputs"], 1, 1_000_000_000),
         ),
-        block_network=bool(given["block_network"]),
+        block_network=_flag("block_network", given["block_network"]),
         cloud=_cloud(given["cloud"]),
         regions=_regions(given["region"]),
-        enable_memory_snapshot=bool(given["enable_memory_snapshot"]),
+        enable_memory_snapshot=_flag("enable_memory_snapshot", given["enable_memory_snapshot"]),
         not_yet=tuple(name for name in _NOT_YET if given.get(name)),
     )
 
@@ -177,6 +177,12 @@ def _number(name: str, value: Any, low: float, high: float) -> Optional[float]:
     if not is_number or not low <= value <= high:
         raise InvalidError(f"{name} must be a number from {low:g} to {high:g}, not {value!r}.")
     return float(value)
+
+
+def _flag(name: str, value: Any) -> bool:
+    if not isinstance(value, bool):
+        raise InvalidError(f"{name} must be True or False, not {value!r}.")
+    return value
 
 
 def _cloud(value: Any) -> str:

@@ -116,6 +116,31 @@ async def test_what_stopped_apps_consisted_of_expires_and_what_live_ones_do_stay
     assert await store.drop_mounts(set()) == ["mo-new"]
 
 
+async def test_the_calls_that_inputs_made_are_found_oldest_first(store: Store) -> None:
+    parents = [f"in-1-{index}" for index in range(1_200)]  # more than fit in one query
+    late = dataclasses.replace(CALL, call_id="fc-2", parent_input_id="in-1-1100", created_at=13.0)
+    early = dataclasses.replace(CALL, call_id="fc-3", parent_input_id="in-1-0", finished_at=20.0)
+    other = dataclasses.replace(CALL, call_id="fc-4", parent_input_id="in-10-0")
+    await store.write([CALL, late, early, other])
+    assert await store.children(parents) == [early, late]
+    assert await store.children([]) == await store.children([""]) == []
+
+
+async def test_outputs_can_be_read_without_their_payloads(store: Store) -> None:
+    chunks = [OutputChunk("fc-1", [{"index": 2 * n}, {"index": 2 * n + 1}], b"payload") for n in range(3)]
+    await store.write(chunks)
+    assert [record["index"] for record in await store.output_records("fc-1", 100)] == [0, 1, 2, 3, 4, 5]
+    assert 2 <= len(await store.output_records("fc-1", 2)) < 6
+    assert await store.output_records("fc-2", 100) == []
+
+
+async def test_an_app_is_found_by_id_when_it_has_stopped_too(store: Store) -> None:
+    stopped = dataclasses.replace(APP, stopped_at=12.0)
+    await store.write([stopped])
+    assert await store.app("ap-1") == stopped
+    assert await store.app("ap-2") is None
+
+
 async def test_calls_without_a_key_are_never_found_by_one(store: Store) -> None:
     await store.write([dataclasses.replace(CALL, key="")])
     assert await store.call_by_key("") is None

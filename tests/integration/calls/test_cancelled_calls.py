@@ -187,3 +187,37 @@ def test_an_app_that_stops_ends_its_queued_calls(app: modal.App, tmp_path: Path)
     for call in calls:
         with pytest.raises(modal.exception.ExecutionError, match=r"^The app ap-\w+ was stopped \(finished\)\.$"):
             modal.FunctionCall.from_id(call.object_id).get(timeout=10)
+
+
+def test_every_kind_of_function_is_interrupted(app: modal.App, tmp_path: Path) -> None:
+    @app.function(serialized=True, allow_concurrent_inputs=2)
+    def thread(path: str) -> str:
+        return wait_noting(path)
+
+    @app.function(serialized=True)
+    async def coroutine(path: str) -> None:
+        import asyncio
+
+        open(path + ".begun", "w").close()
+        try:
+            await asyncio.sleep(60)
+        except BaseException as error:
+            with open(path + ".interrupted", "w") as file:
+                file.write(type(error).__name__)
+            raise
+
+    @app.function(serialized=True)
+    def generator(path: str) -> Any:
+        yield wait_noting(path)
+
+    expected = {"thread": "InputCancellation", "coroutine": "CancelledError", "generator": "InputCancellation"}
+    with app.run():
+        for function in (thread, coroutine, generator):
+            path = tmp_path / function.object_id
+            call = function.spawn(str(path))
+            until(begun(path), "the input to begin")
+            call.cancel()
+            with pytest.raises(RemoteError, match="cancelled"):
+                list(call.get_gen()) if function.is_generator else call.get(timeout=10)
+            seen = until(lambda path=path: interrupted(path), "the input to be interrupted")  # type: ignore[misc]
+            assert seen == expected[function._tag]

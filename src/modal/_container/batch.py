@@ -12,7 +12,7 @@ from .task import Task
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from inspect import BoundArguments
+    from inspect import BoundArguments, Signature
     from typing import Any, Callable, Optional
 
     from .task import Output
@@ -82,6 +82,8 @@ class BatchLoop(InputLoop):
 class BatchTask(Task):
     """A batched function, and how batches look on the wire."""
 
+    _signature: Optional[Signature] = None
+
     def gather(self, batch: Batch) -> tuple[tuple[Any, ...], dict[str, Any]]:
         """The arguments of the one call: of each, the list of its values. Inputs that do not fit are set aside.
 
@@ -131,10 +133,15 @@ class BatchTask(Task):
         return self._misfits(batch) + self._all_failed(batch, exc)
 
     def _bind(self, member: Input) -> BoundArguments:
-        from inspect import signature
+        if self._signature is None:
+            from inspect import signature
 
+            self._signature = signature(self.function)
         args, kwargs = self.arguments(member)
-        bound = signature(self.function).bind(*args, **kwargs)
+        try:
+            bound = self._signature.bind(*args, **kwargs)
+        except TypeError as error:
+            raise TypeError(f"{self.name}(): {error}") from None
         bound.apply_defaults()  # an argument is a list in every batch, whoever gave it
         return bound
 

@@ -45,6 +45,11 @@ def locate(an_input_id: str) -> tuple[str, int]:
     return "fc-" + head[3:], int(index)
 
 
+def is_awaited(record: CallRecord) -> bool:
+    """Whether a call is for its caller alone, rather than to be fetched by whoever has its id."""
+    return record.kind is not CallKind.SPAWN
+
+
 @dataclass(slots=True)
 class Call:
     """One call: what the machine knows of its inputs, and their payloads while they have no output.
@@ -86,6 +91,7 @@ class Calls:
         self._live: dict[str, Call] = {}
         self._by_key: dict[str, Call] = {}
         self._by_function: dict[str, set[str]] = {}
+        self._by_parent: dict[str, set[str]] = {}  # live calls by the input that made them
         self._ended: dict[str, Call] = {}
         self._ended_bytes = 0
         self._keep = keep
@@ -104,6 +110,8 @@ class Calls:
         if record.key:
             self._by_key[record.key] = call
         self._by_function.setdefault(record.function_id, set()).add(record.call_id)
+        if record.parent_input_id:
+            self._by_parent.setdefault(record.parent_input_id, set()).add(record.call_id)
         self._unstored_calls[record.call_id] = record
         self._flush_soon()
         return call
@@ -150,6 +158,11 @@ class Calls:
     def of_function(self, function_id: str) -> list[Call]:
         """The calls of a function that are not done."""
         return [self._live[call_id] for call_id in self._by_function.get(function_id, ())]
+
+    def awaited_by(self, an_input_id: str) -> list[Call]:
+        """The live calls that this input made and waits for: all but those it spawned."""
+        made = [self._live[call_id] for call_id in self._by_parent.get(an_input_id, ())]
+        return [call for call in made if is_awaited(call.record)]
 
     # -- inputs ------------------------------------------------------------------------------------------------
 
@@ -243,6 +256,11 @@ class Calls:
         of_function.discard(call_id)
         if not of_function:
             del self._by_function[call.record.function_id]
+        siblings = self._by_parent.get(call.record.parent_input_id)
+        if siblings is not None:
+            siblings.discard(call_id)
+            if not siblings:
+                del self._by_parent[call.record.parent_input_id]
         self._ended[call_id] = call
         self._ended_bytes += _weight(call)
         while self._ended_bytes > self._keep:

@@ -33,6 +33,7 @@ _CREDIT = 4096  # unanswered inputs a runner must be ready to hold; the schedule
 _TIMEOUT_SLACK = 2.0  # seconds a container gets to end a timed-out input by itself before it is killed
 _TIMEOUT_CHECK = 0.25  # seconds between looks for hung containers
 _NODE = "local"
+CALLER_LOST = ErrorInfo("ExecutionError", "The call was ended since the container that waited for it is gone.")
 
 
 @dataclass(slots=True)
@@ -462,6 +463,8 @@ class Fleet:
         if exit.cause in (ExitCause.OUT_OF_MEMORY, ExitCause.EXITED, ExitCause.SIGNALED):
             text = f"A container of {function.spec.name} ended: {exit.detail}\n"
             container.app.log.append(self._now(), LogStream.SYSTEM, text, function.function_id, container_id)
+        for one in container.running:
+            self._abandon_calls_of(one)
         self.dispatch(events.ContainerExited(container_id, exit.detail))
         del self._containers[container_id]
         if not any(other.function is function for other in self._containers.values()):
@@ -469,6 +472,12 @@ class Fleet:
             if empty is not None:
                 empty.set()
         self._touch(function)
+
+    def _abandon_calls_of(self, an_input_id: str) -> None:
+        """The container of this input is gone: nobody waits for the calls it made; tried again, it makes them anew."""
+        for call in self._calls.awaited_by(an_input_id):
+            self._calls.abandon(call, Status.TERMINATED, CALLER_LOST)
+            self.drop_call(call)
 
     # -- failed attempts ---------------------------------------------------------------------------------------
 

@@ -6,8 +6,8 @@ import logging
 
 from intermodal.control.app_service import AppService
 from intermodal.control.apps import Apps
-from intermodal.control.calls import Calls
-from intermodal.control.fleet import Fleet
+from intermodal.control.calls import Calls, is_awaited
+from intermodal.control.fleet import CALLER_LOST, Fleet
 from intermodal.control.function_service import FunctionService
 from intermodal.control.functions import Functions
 from intermodal.control.mount_service import SecretService
@@ -62,6 +62,10 @@ class Recovery:
             call, ids = self._calls.restore(opened.call, policy, opened.inputs, opened.outputs)
             if function is None:
                 self._calls.abandon(call, Status.TERMINATED, _GONE)
+            elif opened.call.parent_input_id and is_awaited(opened.call):
+                # Containers end with their server. The input that made this call runs again and makes it anew.
+                function.open_inputs += len(ids)
+                self._calls.abandon(call, Status.TERMINATED, CALLER_LOST)
             elif ids:
                 function.open_inputs += len(ids)
                 waiting += len(ids)

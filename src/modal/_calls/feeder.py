@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 IN_FLIGHT = 2_000  #: inputs that may be sent and unfinished
 IN_FLIGHT_BYTES = 128 * 1024 * 1024
+OUTPUT_BYTES = 256 * 1024 * 1024  #: of outputs that are here or under way, as far as can be told, and not passed on
 AHEAD = 20_000  #: inputs that may be consumed beyond the output that the caller waits for
 
 Source = Union[Iterator[Any], AsyncIterator[Any]]
@@ -37,10 +38,13 @@ class Feeder:
         self._told = False
         self._unfinished = 0
         self._bytes = 0
+        self._outputs = 0
+        self._output_bytes = 0
         self._stopped = False
         self._task: Optional[asyncio.Task[None]] = None
         self.count = 0  #: items consumed
         self.passed_on = 0  #: outputs that the caller has got; written by the caller
+        self.passed_bytes = 0  #: their size
         self.ended = False  #: the source has no more
         self.error: Optional[BaseException] = None  #: what the source raised
 
@@ -86,11 +90,13 @@ class Feeder:
             taken.append(item)
         return taken
 
-    def finished(self, count: int, size: int) -> None:
-        """`count` inputs of `size` bytes have their output."""
+    def finished(self, count: int, size: int, output_size: int) -> None:
+        """`count` inputs of `size` bytes have their outputs, of `output_size` bytes."""
         with self._room:
             self._unfinished -= count
             self._bytes -= size
+            self._outputs += count
+            self._output_bytes += output_size
             self._room.notify_all()
         if self._on_room is not None:
             self._on_room()
@@ -100,7 +106,13 @@ class Feeder:
             self._unfinished < IN_FLIGHT
             and (self._bytes < IN_FLIGHT_BYTES or not self._unfinished)
             and self.count - self.passed_on < AHEAD
+            and (self.count == self.passed_on or self._expected_bytes() < OUTPUT_BYTES)
         )
+
+    def _expected_bytes(self) -> float:
+        """Outputs that are here, and those under way if they are like the others."""
+        expected = self._unfinished * self._output_bytes / self._outputs if self._outputs else 0.0
+        return self._output_bytes - self.passed_bytes + expected
 
     # -- consuming
 

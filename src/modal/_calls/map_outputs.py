@@ -118,21 +118,25 @@ async def map_outputs(
     session = await on_loop(MapSession.open(function._bind, name, current_input_id() or "", feeder))
     try:
         feeder.start(session.items_gathered, in_task=await is_async())
-        order: Order[tuple[Any, Optional[BaseException]]] = Order(ordered)
+        order: Order[tuple[Any, bytes]] = Order(ordered)
         while True:
             answers = await on_loop(session.take())
             if not answers:
                 return
             for output, payload in answers:
-                for value, error in order.add(output.index, _outcome(output, payload)):
+                for one, body in order.add(output.index, (output, payload)):
                     feeder.passed_on += 1
+                    feeder.passed_bytes += one.size
+                    if one.blob is not None:  # one at a time: each may be of gigabytes
+                        body = await on_loop(session.payload(one, body))
+                    value, error = _outcome(one, body)
                     if error is None:
                         yield value
                     elif return_exceptions and isinstance(error, Exception):
                         yield error
                     else:
                         raise error
-            feeder.finished(0, 0)  # the caller moved on: there may be room again
+            feeder.finished(0, 0, 0)  # the caller moved on: there may be room again
     finally:
         await on_loop(session.close())
 

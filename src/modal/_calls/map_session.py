@@ -96,10 +96,11 @@ class MapSession:
             self._news.clear()
             await self._news.wait()
         ready, self._ready = self._ready, []
-        if any(one.blob is not None for one, _ in ready):
-            rpc = self._connected()
-            ready = [(one, await fetch(rpc, one.blob, body)) for one, body in ready]
         return ready
+
+    async def payload(self, one: Output, body: bytes) -> bytes:
+        """The payload of an output that `take` gave, downloaded when it is large."""
+        return await fetch(self._connected(), one.blob, body)
 
     async def close(self) -> None:
         """End the map. If it is not complete, what has not run is cancelled."""
@@ -166,7 +167,7 @@ class MapSession:
             raise RemoteError("The server ended the map before all of its outputs were there; see the server's log.")
 
     def _receive(self, batch: OutputBatch, body: bytes) -> None:
-        at = count = size = 0
+        at = count = size = output_size = 0
         for one in batch.outputs:
             payload = body[at : at + one.size]
             at += one.size
@@ -175,10 +176,11 @@ class MapSession:
             self._received.add(one.index)
             sent = self._pending.pop(one.index, None)
             size += sent[2] if sent is not None else 0
+            output_size += one.size
             count += 1
             self._ready.append((one, payload))
         if count:
-            self._feeder.finished(count, size)
+            self._feeder.finished(count, size, output_size)
             self._news.set()
             total = self._feeder.count if self._feeder.ended else None
             output().map_progress(self._name, len(self._received), total)

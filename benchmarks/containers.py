@@ -10,7 +10,6 @@ from __future__ import annotations
 import itertools
 import json
 import shutil
-import statistics
 import subprocess
 import tempfile
 import time
@@ -19,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from calls import contender
-from results import Row, ms, times
+from results import Row, interleave, ms, times
 from server import Server, unshared
 
 _ROUNDS = 15
@@ -29,16 +28,16 @@ _MIB = 1 << 20
 
 def measure(server: Server) -> list[Row]:
     """The rows of a cold start and of an idle container."""
-    with contender(server, "intermodal") as process:
+    # The first holds a container, whose specification and root file system the bare runc uses; the second starts them.
+    with contender(server, "intermodal"), contender(server, "intermodal") as process:
         time.sleep(2.0)  # what the warm-up left behind settles; nothing can be waited for
         pids = _runners(server.pid)
-        idle = max(unshared(pid) for pid in pids)
+        idle = max(unshared(pid) for pid in pids)  # the oldest, of the first contender, comes first
         with tempfile.TemporaryDirectory(prefix="intermodal-bench-runc-") as directory:
             run_bare = _bare_runc(pids[0], Path(directory))
-            bare = [run_bare() for _ in range(_ROUNDS)]
-        process.ask("cold", 2)
-        cold = process.ask("cold", _ROUNDS)
-    ours, theirs = statistics.median(cold), statistics.median(bare)
+            process.ask("cold", 2)
+            median = interleave(_ROUNDS, {"ours": lambda: process.ask("cold", 1)[0], "bare": run_bare})
+    ours, theirs = median["ours"], median["bare"]
     ratio = ours / theirs
     return [
         Row(

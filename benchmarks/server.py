@@ -1,4 +1,7 @@
-"""A server of our own for the benchmarks, with real runc and buildah, on a data directory that goes away with it."""
+"""A server of our own for the benchmarks, with real runc and buildah, on a data directory that goes away with it.
+
+With BENCHMARK_PROFILE=FILE in the environment it runs under cProfile, which writes its statistics there.
+"""
 
 from __future__ import annotations
 
@@ -41,8 +44,11 @@ def running() -> Iterator[Server]:
     """Start a server; stop it and remove its data at the end. Its own log goes to our stderr if it fails."""
     data_dir = Path(tempfile.mkdtemp(prefix="intermodal-bench-"))
     env, log = server_env(data_dir), data_dir / "bench.log"
+    profile = os.environ.get("BENCHMARK_PROFILE")
+    profiler = ["-m", "cProfile", "-o", profile] if profile else []
     with open(log, "w") as out:
-        process = subprocess.Popen([sys.executable, "-m", "intermodal.cli", "serve"], env=env, stdout=out, stderr=out)
+        command = [sys.executable, *profiler, "-m", "intermodal.cli", "serve"]
+        process = subprocess.Popen(command, env=env, stdout=out, stderr=out)
     try:
         give_up = time.monotonic() + _START_TIMEOUT
         while not (data_dir / "run" / "server.sock").exists():

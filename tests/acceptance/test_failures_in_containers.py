@@ -73,9 +73,6 @@ def test_a_call_over_its_timeout_ends_with_the_timeout(platform: Platform, progr
     assert 2 <= seconds < 10
 
 
-@pytest.mark.xfail(
-    reason="Outputs that a container gathers are lost with it, and the oldest of those inputs is blamed for its death"
-)
 def test_a_dead_container_fails_its_own_input_only(platform: Platform, program: Program) -> None:
     path = program(
         """

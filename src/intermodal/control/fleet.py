@@ -460,12 +460,13 @@ class Fleet:
             if not container.said_why:
                 function.start_failure = (ErrorInfo("ExecutionError", exit.detail), b"")
         function.running_inputs -= len(container.running)
-        if exit.cause in (ExitCause.OUT_OF_MEMORY, ExitCause.EXITED, ExitCause.SIGNALED):
+        is_crash = exit.cause in (ExitCause.OUT_OF_MEMORY, ExitCause.EXITED, ExitCause.SIGNALED)
+        if is_crash:
             text = f"A container of {function.spec.name} ended: {exit.detail}\n"
             container.app.log.append(self._now(), LogStream.SYSTEM, text, function.function_id, container_id)
         for one in container.running:
             self._abandon_calls_of(one)
-        self.dispatch(events.ContainerExited(container_id, exit.detail))
+        self.dispatch(events.ContainerExited(container_id, exit.detail, tuple(container.timed_out), is_crash))
         del self._containers[container_id]
         if not any(other.function is function for other in self._containers.values()):
             empty = self._empty.pop(function.function_id, None)

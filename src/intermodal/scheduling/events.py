@@ -130,6 +130,8 @@ class ContainerExited:
 
     container_id: str
     reason: str = ""  #: one sentence for people; used when it ended before it was ready
+    running: Sequence[str] = ()  #: inputs known to have been running; empty when that is not known
+    is_crash: bool = False  #: it ended by itself, probably because of an input
 
 
 @dataclass(frozen=True, slots=True)

@@ -114,6 +114,11 @@ class FairQueue:
             _, _, call_id, input_ids, is_nested = heapq.heappop(self._delayed)
             self.append(call_id, input_ids, is_nested)
 
+    @property
+    def calls(self) -> int:
+        """How many calls have inputs queued."""
+        return len(self._turns)
+
     def put_back(self, call: CallQueue, input_ids: Sequence[str]) -> None:
         """Queue inputs of a call again, first in line within the call."""
         if input_ids:

@@ -114,6 +114,7 @@ class Pool:
         self.start_seconds: float | None = None
         self.ahead = 0  #: inputs that a container is given beyond its slots
         self.is_ahead = False  #: some were, since this was last looked at
+        self.alone = 0  #: so many inputs are still to be run with none pushed ahead, after a crash
         self.deficit = 0  #: containers to be started
         self.blocked_at = -1  #: the placement's version at which nothing fitted
         self.shortage: tuple[str, ...] = ()  #: what was short then, if that was reported
@@ -171,7 +172,7 @@ class Pool:
             return  # its batch runs: what came now would not be part of it, and another container may be free
         # What has run for longer than all that was to be done ahead may run for ever: nothing more goes behind it.
         is_stuck = held > 0 and now - container.progress_at > AHEAD_SECONDS
-        limit = self.slots if is_stuck else self.slots + self.ahead
+        limit = self.slots if is_stuck or self.alone else self.slots + self.ahead
         room = min(limit - held, container.budget, max(count, self.slots - held), self.queue.size)
         if room <= 0:
             return
@@ -198,6 +199,7 @@ class Pool:
         if not count:
             return
         container.finished += count
+        self.alone = max(0, self.alone - count)
         container.progress_at = now
         if seconds > 0.0:
             self.run_seconds = _blend(self.run_seconds, seconds / count, 1.0 - (1.0 - _RUN_WEIGHT) ** count)
@@ -214,12 +216,26 @@ class Pool:
         container.budget += len(mine)
         self._requeue(container, mine)
 
-    def orphan(self, container: Container) -> tuple[list[str], list[str]]:
-        """Take the inputs of a container that is gone; return those it had begun, and the others, queued again."""
-        held = list(container.running)
+    def orphan(
+        self, container: Container, known: Sequence[str] = (), is_crash: bool = False
+    ) -> tuple[list[str], list[str]]:
+        """Take the inputs of a container that is gone; return those it had begun, and the others, queued again.
+
+        A runner answers quick inputs several at a time, so the oldest unanswered one of a container that crashed may
+        have ended long before the crash. Rather than to blame it, all that the container held are run again without
+        any pushed ahead: the one at fault is then alone when it brings its container down.
+        """
         calls = container.running
-        begun = [one for one in held[: self.slots] if calls[one] is not _DROPPED]
-        not_begun = [one for one in held[self.slots :] if calls[one] is not _DROPPED]
+        held = list(calls)
+        if known:
+            at_fault = set(known)
+        elif is_crash and self.batch_wait is None and len(held) > self.slots:
+            at_fault = set()
+            self.alone = len(held) * max(1, self.queue.calls)
+        else:
+            at_fault = set(held[: self.slots])
+        begun = [one for one in held if one in at_fault and calls[one] is not _DROPPED]
+        not_begun = [one for one in held if one not in at_fault and calls[one] is not _DROPPED]
         self._requeue(container, not_begun)
         calls.clear()
         return begun, not_begun

@@ -7,7 +7,7 @@ list. Decisions about containers are made when something about them changes, and
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from intermodal.machines.container import ContainerEvent, ContainerState
@@ -206,7 +206,7 @@ class Scheduler:
             return
         pool, state = container.pool, container.state
         never_worked = state is ContainerState.READY and not container.running and not container.finished
-        self._forget(container)
+        self._forget(container, event.running, event.is_crash)
         if state is ContainerState.STARTING:
             self._count_failure(container, event.reason or "The container ended before it was ready.", False)
         elif never_worked:
@@ -215,14 +215,14 @@ class Scheduler:
             self._count_failure(container, event.reason or "The container ended by itself.", False)
         self._rescale(pool)
 
-    def _forget(self, container: Container) -> None:
+    def _forget(self, container: Container, known: Sequence[str] = (), is_crash: bool = False) -> None:
         """A container is gone, with the inputs it held."""
         pool = container.pool
         self._capacity.gone(container)
         if pool.is_removed:
             container.running.clear()
             return
-        begun, not_begun = pool.orphan(container)
+        begun, not_begun = pool.orphan(container, known, is_crash)
         if begun or not_begun:
             self._out.append(InputsOrphaned(container.container_id, pool.function_id, begun, not_begun))
         if not_begun:

@@ -121,6 +121,24 @@ def test_a_dead_container_gives_back_what_it_had_not_begun() -> None:
     assert without_wakes(made.handle(ev.ContainerReady("ta-1"), 0.4)) == [PushInputs("ta-1", ["in-1", "in-2"])]
 
 
+def test_after_a_crash_what_was_pushed_ahead_is_run_alone_until_the_input_at_fault_is_found() -> None:
+    made = ready("in-1", "in-2", "in-3")
+    out = made.handle(ev.ContainerExited("ta-0", "died", is_crash=True), 1.0)
+    assert InputsOrphaned("ta-0", "fu", [], ["in-1", "in-2", "in-3"]) in out
+    assert without_wakes(made.handle(ev.ContainerReady("ta-1"), 2.0)) == [PushInputs("ta-1", ["in-1"])]
+    after_first = made.handle(ev.InputsFinished("ta-1", ["in-1"], 0.00001), 2.1)
+    assert without_wakes(after_first) == [PushInputs("ta-1", ["in-2"])]
+    out = made.handle(ev.ContainerExited("ta-1", "died", is_crash=True), 2.2)
+    assert InputsOrphaned("ta-1", "fu", ["in-2"], []) in out
+    assert without_wakes(made.handle(ev.ContainerReady("ta-2"), 3.0)) == [PushInputs("ta-2", ["in-3"])]
+
+
+def test_inputs_known_to_have_run_are_the_ones_at_fault() -> None:
+    made = ready("in-1", "in-2", "in-3")
+    out = made.handle(ev.ContainerExited("ta-0", "hung", running=["in-1"]), 1.0)
+    assert InputsOrphaned("ta-0", "fu", ["in-1"], ["in-2", "in-3"]) in out
+
+
 def test_a_lost_node_orphans_inputs_as_a_dead_container_does() -> None:
     made = ready("in-0", "in-1")
     told = without_wakes(made.handle(ev.NodeLost("local"), 0.3))

@@ -221,3 +221,26 @@ def test_every_kind_of_function_is_interrupted(app: modal.App, tmp_path: Path) -
                 list(call.get_gen()) if function.is_generator else call.get(timeout=10)
             seen = until(lambda path=path: interrupted(path), "the input to be interrupted")  # type: ignore[misc]
             assert seen == expected[function._tag]
+
+
+def test_an_input_that_waits_for_its_retry_is_not_tried_again(app: modal.App, tmp_path: Path) -> None:
+    @app.function(serialized=True, retries=modal.Retries(max_retries=5, initial_delay=0.3, backoff_coefficient=1.0))
+    def fail(path: str) -> None:
+        with open(path + ".begun", "a") as file:
+            file.write("x")
+        raise ValueError("always")
+
+    @app.function(serialized=True)
+    def later() -> None:
+        time.sleep(1)
+
+    with app.run():
+        call = fail.spawn(str(tmp_path / "one"))
+        until(begun(tmp_path / "one"), "the first attempt")
+        call.cancel()
+        with pytest.raises(RemoteError, match="cancelled"):
+            call.get(timeout=10)
+        tried = (tmp_path / "one.begun").read_text()
+        later.remote()  # longer than the delay
+        assert (tmp_path / "one.begun").read_text() == tried
+        assert fail.get_current_stats().backlog == 0

@@ -141,6 +141,13 @@ async def test_an_app_is_found_by_id_when_it_has_stopped_too(store: Store) -> No
     assert await store.app("ap-2") is None
 
 
+async def test_the_keys_of_calls_that_ended_just_before_the_last_one_are_loaded(store: Store) -> None:
+    ends = {"k1": 1000.0, "k2": 1290.0, "k3": 1301.0, "": 1301.0}
+    calls = [dataclasses.replace(CALL, call_id=f"fc-{key}", key=key, finished_at=at) for key, at in ends.items()]
+    await store.write(calls)
+    assert sorted((await store.load()).recent_keys) == ["k2", "k3"]
+
+
 async def test_calls_without_a_key_are_never_found_by_one(store: Store) -> None:
     await store.write([dataclasses.replace(CALL, key="")])
     assert await store.call_by_key("") is None

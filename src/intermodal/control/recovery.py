@@ -74,4 +74,5 @@ class Recovery:
             log.info("restored %d apps and %d waiting inputs", len(loaded.apps), waiting)
         self._app_service.expect_clients(grace)
         owners = {app.session_id for app in loaded.apps}
-        return owners | {opened.call.key.partition("/")[0] for opened in loaded.calls}
+        keys = [opened.call.key for opened in loaded.calls] + loaded.recent_keys
+        return owners | {key.partition("/")[0] for key in keys}

@@ -114,6 +114,10 @@ class OpenCall:
     outputs: list[OutputChunk]
 
 
+#: Seconds before the latest end of a call: who made a call that ended since may not have heard of it.
+RECENT = 300.0
+
+
 @dataclass(frozen=True)
 class Loaded:
     """Everything the services start from."""
@@ -123,6 +127,7 @@ class Loaded:
     secrets: list[SecretRecord]  #: of those apps
     calls: list[OpenCall]
     last_log: dict[str, int] = field(default_factory=dict)  #: app id -> `seq` of its last log entry
+    recent_keys: list[str] = field(default_factory=list)  #: of calls that ended within `RECENT`
 
 
 class Store(Protocol):

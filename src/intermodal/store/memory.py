@@ -7,6 +7,7 @@ from collections import defaultdict
 from collections.abc import Awaitable, Collection, Sequence
 
 from intermodal.store.interface import (
+    RECENT,
     AppRecord,
     CallRecord,
     Change,
@@ -75,6 +76,7 @@ class MemoryStore:
 
     async def load(self) -> Loaded:
         apps = {app.app_id: app for app in self._apps.values() if app.stopped_at is None}
+        latest = max((call.finished_at or 0.0 for call in self._calls.values()), default=0.0)
         return Loaded(
             apps=list(apps.values()),
             functions=[function for function in self._functions.values() if function.app_id in apps],
@@ -85,6 +87,9 @@ class MemoryStore:
                 if call.finished_at is None
             ],
             last_log={app_id: self._logs[app_id][-1].seq for app_id in apps if self._logs.get(app_id)},
+            recent_keys=[
+                call.key for call in self._calls.values() if call.key and (call.finished_at or 0.0) > latest - RECENT
+            ],
         )
 
     async def function(self, function_id: str) -> FunctionRecord | None:

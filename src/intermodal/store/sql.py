@@ -20,6 +20,7 @@ from sqlalchemy.exc import OperationalError, SQLAlchemyError
 
 from intermodal.store import expiry, rows, schema
 from intermodal.store.interface import (
+    RECENT,
     AppRecord,
     CallRecord,
     Change,
@@ -326,10 +327,14 @@ def _load(connection: Connection) -> Loaded:
         calls[input_chunk.call_id].inputs.append(input_chunk)
     for output_chunk in outputs:
         calls[output_chunk.call_id].outputs.append(output_chunk)
+    ended = schema.calls.c.finished_at
+    latest = connection.scalar(select(func.max(ended))) or 0.0
+    recent = select(schema.calls.c.key).where(ended > latest - RECENT, schema.calls.c.key != "")
     return Loaded(
         apps=every(select(schema.apps).where(schema.apps.c.stopped_at.is_(None)), rows.app_of),
         functions=every(select(schema.functions).where(schema.functions.c.app_id.in_(live)), rows.function_of),
         secrets=every(select(schema.secrets).where(schema.secrets.c.app_id.in_(live)), rows.secret_of),
         calls=list(calls.values()),
         last_log=dict(connection.execute(last_log).tuples().all()),
+        recent_keys=list(connection.scalars(recent)),
     )

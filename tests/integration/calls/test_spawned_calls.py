@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import pytest
-from real_server import until
+from real_server import PYTHON, RealServer, until
 
 import modal
 from modal.exception import InvalidError, NotFoundError
@@ -286,3 +286,31 @@ def test_the_current_ids_are_those_of_the_input(app: modal.App) -> None:
     with app.run():
         call = ids.spawn()
         assert call.get(timeout=20) == (f"in-{call.object_id[3:]}-0", call.object_id)
+
+
+def test_a_changed_warm_pool_outlives_a_restart_of_the_server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from modal._objects import client as client_module
+    from modal._sync import run
+
+    monkeypatch.setenv("MODAL_CONFIG_PATH", str(tmp_path / "modal.toml"))
+    monkeypatch.setenv("MODAL_AUTOMOUNT", "0")
+    monkeypatch.setattr(client_module, "_default", None)
+    app = modal.App("calls-test", image=modal.Image.debian_slim(python_version=PYTHON))
+
+    @app.function(serialized=True)
+    def one() -> int:
+        return 1
+
+    def is_warm() -> bool:
+        return one.get_current_stats().num_total_runners == 1
+
+    with RealServer(tmp_path, database_url="", session_grace=20) as server:
+        monkeypatch.setenv("MODAL_SERVER_URL", server.url)
+        started = app.run(detach=True)
+        started.__enter__()
+        one.keep_warm(1)
+        until(is_warm, "a warm container")
+    with RealServer(tmp_path, database_url="", session_grace=20):
+        until(is_warm, "a warm container of the next server")
+        started.__exit__(None, None, None)
+        run(client_module.default_client()._close())

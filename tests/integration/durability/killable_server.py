@@ -80,20 +80,15 @@ class KillableServer:
             self._process.wait(60)
         self._log.close()
 
-    def kill_a_container(self, rng: random.Random) -> bool:
-        """kill -9 one container, if there is any."""
-        assert self._process is not None
-        children = [child for child in self.process.children() if self._is_container(child)]
-        if not children:
+    def kill_a_container(self, rng: random.Random, executions: Executions) -> bool:
+        """kill -9 one container that has run something, if there is any."""
+        able = [
+            child for child in self.process.children(recursive=True) if Path(f"{executions.path}.{child.pid}").exists()
+        ]
+        if not able:
             return False
-        rng.choice(children).kill()
+        rng.choice(able).kill()
         return True
-
-    def _is_container(self, process: psutil.Process) -> bool:
-        try:
-            return "INTERMODAL_MOCK" in process.environ()
-        except psutil.Error:
-            return False
 
     @contextmanager
     def killed_at_random(self, rng: random.Random, seconds: tuple[float, float], times: int) -> Iterator[None]:

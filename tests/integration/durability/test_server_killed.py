@@ -68,6 +68,7 @@ def counted_app() -> tuple[modal.App, modal.Function]:
         descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
         os.write(descriptor, b"%d\n" % x)
         os.close(descriptor)
+        open(f"{path}.{os.getpid()}", "w").close()  # this container has loaded the function
         time.sleep(0.002)
         return x * x
 
@@ -114,7 +115,7 @@ def test_every_spawned_input_gets_its_result_once_over_kills_of_containers(
 ) -> None:
     app, square = counted_app()
     with app.run(client=client, detach=True):
-        with containers_killed(server, rng) as kills:
+        with containers_killed(server, executions, rng) as kills:
             calls = asyncio.run(spawn_all(square, executions.path, range(INPUTS)))
             results = asyncio.run(results_of(calls))
         assert results == [x * x for x in range(INPUTS)]
@@ -125,14 +126,17 @@ def test_every_spawned_input_gets_its_result_once_over_kills_of_containers(
 
 
 @contextmanager
-def containers_killed(server: KillableServer, rng: random.Random) -> Iterator[list[float]]:
-    """While the block runs, kill a container every now and then."""
+def containers_killed(server: KillableServer, executions: Executions, rng: random.Random) -> Iterator[list[float]]:
+    """While the block runs, kill a container every now and then, once it has run something.
+
+    One that dies three times in a row before that cannot start, and fails its inputs with that reason.
+    """
     stop = threading.Event()
     kills: list[float] = []
 
     def work() -> None:
         while not stop.wait(pause := rng.uniform(0.02, 0.3)):
-            if len(kills) < 8 and server.kill_a_container(rng):
+            if len(kills) < 8 and server.kill_a_container(rng, executions):
                 kills.append(pause)
 
     thread = threading.Thread(target=work)

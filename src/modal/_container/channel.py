@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     Frame = tuple[dict[str, Any], memoryview]
 
 FRAME_LIMIT = 16 * 1024 * 1024
-_READ_SIZE = 256 * 1024
+_READ_SIZE = 64 * 1024  #: below the size from which malloc maps and unmaps memory for each read
 _JOIN_LIMIT = 64 * 1024  #: payloads up to this size are copied into one write
 
 _length = Struct(">I")

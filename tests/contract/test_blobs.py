@@ -14,7 +14,7 @@ import pytest
 
 from intermodal.blobs.interface import BlobStore
 from intermodal.blobs.local import LocalBlobStore
-from intermodal.runtimes.errors import DiskFull
+from intermodal.model.errors import DiskFull
 from modal.exception import InvalidError, NotFoundError
 
 CONTENT = b"some bytes" * 1000

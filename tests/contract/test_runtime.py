@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 
-from intermodal.runtimes.errors import BadImage, RuntimeFailure
+from intermodal.model.errors import BadImage, RuntimeFailure
 from intermodal.runtimes.interface import BindMount, Bundle, ContainerProcess, ProcessExit, Runtime
 from intermodal.runtimes.mock import Behaviour, MockRuntime
 from intermodal.runtimes.runc import RuncRuntime, RuncSettings

@@ -18,7 +18,7 @@ class BlobWriter(Protocol):
 
         Raises:
             modal.exception.InvalidError: this is more than the announced size.
-            intermodal.runtimes.errors.RuntimeFailure: the disk failed; `DiskFull` when it is full.
+            intermodal.model.errors.RuntimeFailure: the disk failed; `DiskFull` when it is full.
         """
 
     async def commit(self) -> None:

@@ -12,7 +12,7 @@ from collections.abc import Callable, Container
 from pathlib import Path
 from typing import TypeVar
 
-from intermodal.runtimes.errors import DiskFull, RuntimeFailure
+from intermodal.model.errors import DiskFull, RuntimeFailure
 from modal.exception import InvalidError, NotFoundError
 
 Result = TypeVar("Result")

@@ -30,7 +30,7 @@ from intermodal.builder.buildah import NAMESPACE, CommandFailed, run_command
 from intermodal.builder.dockerfile import Recipe
 from intermodal.builder.interface import BuildLog
 from intermodal.builder.python_source import Interpreter
-from intermodal.runtimes.errors import DiskFull, MissingTool, RuntimeFailure
+from intermodal.model.errors import DiskFull, MissingTool, RuntimeFailure
 from modal.exception import InvalidError
 
 SUITE = "bookworm"

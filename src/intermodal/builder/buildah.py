@@ -18,7 +18,7 @@ from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from intermodal.runtimes.errors import DiskFull, MissingTool, RuntimeFailure
+from intermodal.model.errors import DiskFull, MissingTool, RuntimeFailure
 
 #: Runs a program in namespaces that die with it, and it with us.
 NAMESPACE = (

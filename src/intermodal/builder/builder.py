@@ -32,7 +32,7 @@ from intermodal.builder.records import ImageRecord, ImageRecords
 from intermodal.builder.single_flight import SingleFlight
 from intermodal.builder.storage import ImageStorage
 from intermodal.model.container import BuiltImage
-from intermodal.runtimes.errors import DiskFull, RuntimeFailure
+from intermodal.model.errors import DiskFull, RuntimeFailure
 from modal._wire.messages.common import FileEntry
 from modal._wire.messages.image import ImageSpec, LayerKind
 from modal.exception import NotFoundError, RemoteError

@@ -48,7 +48,7 @@ class Builder(Protocol):
         Raises:
             modal.exception.InvalidError: the spec cannot build here (unknown Python version, unsafe path, …).
             modal.exception.RemoteError: a step failed; the message holds the command and the end of its output.
-            intermodal.runtimes.errors.RuntimeFailure: the machine failed (disk full, tool missing).
+            intermodal.model.errors.RuntimeFailure: the machine failed (disk full, tool missing).
         """
 
 

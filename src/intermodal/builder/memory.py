@@ -13,7 +13,7 @@ from intermodal.builder.graph import Link
 from intermodal.builder.interface import BuildLog
 from intermodal.builder.single_flight import SingleFlight
 from intermodal.model.container import BuiltImage
-from intermodal.runtimes.errors import DiskFull
+from intermodal.model.errors import DiskFull
 from modal._wire.messages.image import ImageLayer, ImageSpec, LayerKind
 from modal.exception import InvalidError, NotFoundError, RemoteError
 

@@ -19,7 +19,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from intermodal.runtimes.errors import RuntimeFailure
+from intermodal.model.errors import RuntimeFailure
 
 _QUERY = """
 import json, sys, sysconfig

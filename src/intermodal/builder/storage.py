@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from intermodal.runtimes.errors import RuntimeFailure
+from intermodal.model.errors import RuntimeFailure
 
 
 @dataclass(frozen=True)

@@ -18,8 +18,8 @@ from intermodal.control.functions import Function, Functions
 from intermodal.control.generator_values import GeneratorValues, Payload
 from intermodal.machines.retry import Cause
 from intermodal.model.container import ContainerExit, ContainerSpec, ExitCause
+from intermodal.model.errors import BadImage, MissingTool, RuntimeFailure
 from intermodal.node.interface import Node
-from intermodal.runtimes.errors import BadImage, MissingTool, RuntimeFailure
 from intermodal.scheduling import events, instructions
 from intermodal.scheduling.scheduler import Scheduler
 from modal._wire.messages.app import LogStream

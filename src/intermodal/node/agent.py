@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from intermodal.model.container import ContainerSpec
+from intermodal.model.errors import DiskFull, RuntimeFailure
 from intermodal.node.container import Container, Phase
 from intermodal.node.exits import Ending, judge, unwrap
 from intermodal.node.hooks.interface import Hook
@@ -20,7 +21,6 @@ from intermodal.node.interface import NodeCapacity, NodeListener
 from intermodal.node.layout import NodeLayout
 from intermodal.node.mount_table import unmount_below
 from intermodal.node.runner_link import LinkState, RunnerLink
-from intermodal.runtimes.errors import DiskFull, RuntimeFailure
 from intermodal.runtimes.interface import Bundle, Runtime
 from modal._wire.messages.runner import (
     CancelInputs,

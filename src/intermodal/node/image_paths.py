@@ -10,7 +10,7 @@ import stat
 from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
 
-from intermodal.runtimes.errors import BadImage
+from intermodal.model.errors import BadImage
 
 _MOST_LINKS = 40
 _OPAQUE = "trusted.overlay.opaque"

@@ -66,7 +66,7 @@ class ContainerApi(Protocol):
 
 
 class Node(Protocol):
-    """A machine's agent. Raises `intermodal.runtimes.errors.RuntimeFailure`."""
+    """A machine's agent. Raises `intermodal.model.errors.RuntimeFailure`."""
 
     async def open(self) -> None:
         """Check the machine, clean what an earlier agent left, start pools. Called once, first."""

@@ -21,7 +21,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
-from intermodal.runtimes.errors import DiskFull, RuntimeFailure
+from intermodal.model.errors import DiskFull, RuntimeFailure
 from intermodal.runtimes.syscalls import bind_read_only, unmount
 
 log = logging.getLogger(__name__)

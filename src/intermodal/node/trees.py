@@ -20,8 +20,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path, PurePosixPath
 
 from intermodal.model.container import BuiltImage
+from intermodal.model.errors import BadImage, DiskFull, RuntimeFailure
 from intermodal.node.image_paths import ImagePaths
-from intermodal.runtimes.errors import BadImage, DiskFull, RuntimeFailure
 from modal._wire.messages.common import FileEntry
 from modal.exception import NotFoundError
 

@@ -15,7 +15,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from intermodal.runtimes.errors import RuntimeFailure
+from intermodal.model.errors import RuntimeFailure
 
 #: Seconds that the kernel may take to let go of a killed process.
 _REMOVAL_TIMEOUT = 5.0

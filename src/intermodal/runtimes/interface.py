@@ -68,7 +68,7 @@ class ContainerProcess(Protocol):
 
 
 class Runtime(Protocol):
-    """Starts containers. Raises `intermodal.runtimes.errors.RuntimeFailure` (platform fault) from every method."""
+    """Starts containers. Raises `intermodal.model.errors.RuntimeFailure` (platform fault) from every method."""
 
     async def check(self) -> None:
         """Verify that this machine can run containers; the error names what is missing and how to install it."""
@@ -85,5 +85,5 @@ class Runtime(Protocol):
     async def start(self, bundle: Bundle) -> ContainerProcess:
         """Start the container. On error nothing is left behind.
 
-        Raises `intermodal.runtimes.errors.BadImage` when the image or the settings are at fault.
+        Raises `intermodal.model.errors.BadImage` when the image or the settings are at fault.
         """

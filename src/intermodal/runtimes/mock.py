@@ -17,7 +17,7 @@ import sys
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from intermodal.runtimes.errors import BadImage, RuntimeFailure
+from intermodal.model.errors import BadImage, RuntimeFailure
 from intermodal.runtimes.interface import Bundle, ContainerProcess, ProcessExit
 from intermodal.runtimes.pidfd import ChildWaiter
 

@@ -17,8 +17,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from intermodal.model.errors import BadImage, DiskFull, MissingTool, RuntimeFailure
 from intermodal.runtimes.cgroups import Cgroups
-from intermodal.runtimes.errors import BadImage, DiskFull, MissingTool, RuntimeFailure
 from intermodal.runtimes.interface import Bundle, ContainerProcess, ProcessExit
 from intermodal.runtimes.oci_spec import CAPABILITIES, build_spec
 from intermodal.runtimes.pidfd import ChildWaiter

@@ -15,7 +15,7 @@ from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
-from intermodal.runtimes.errors import MissingTool, RuntimeFailure
+from intermodal.model.errors import MissingTool, RuntimeFailure
 
 PROFILE = Path("/usr/share/containers/seccomp.json")
 

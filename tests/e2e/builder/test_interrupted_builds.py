@@ -15,7 +15,7 @@ import pytest
 from fakes import Blobs, Log, Secrets, commands, spec
 
 from intermodal.builder.builder import BuildahBuilder
-from intermodal.runtimes.errors import DiskFull
+from intermodal.model.errors import DiskFull
 
 pytestmark = pytest.mark.e2e
 

@@ -10,7 +10,7 @@ import pytest
 from node_fixtures import ECHO, Site, leftovers, one_input, open_site, until
 
 from intermodal.model.container import ExitCause
-from intermodal.runtimes.errors import BadImage, MissingTool, RuntimeFailure
+from intermodal.model.errors import BadImage, MissingTool, RuntimeFailure
 from modal._wire.messages.app import LogStream
 from modal._wire.messages.function import Resources
 

@@ -18,8 +18,8 @@ from pathlib import Path
 import pytest
 from node_fixtures import Site, leftovers, open_site, until
 
+from intermodal.model.errors import BadImage, RuntimeFailure
 from intermodal.node.hooks.network import default_mtu
-from intermodal.runtimes.errors import BadImage, RuntimeFailure
 from modal._wire import frames
 from modal._wire.messages.common import FileEntry
 from modal._wire.messages.function import Resources

@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from intermodal.model.errors import RuntimeFailure
 from intermodal.node.network.addresses import CANDIDATES, AddressPool, choose_network, parse_routes
-from intermodal.runtimes.errors import RuntimeFailure
 
 ROUTES = """Iface\tDestination\tGateway \tFlags\tRefCnt\tUse\tMetric\tMask\t\tMTU\tWindow\tIRTT
 eth0\t00000000\t010200C0\t0003\t0\t0\t0\t00000000\t0\t0\t0

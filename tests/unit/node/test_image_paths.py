@@ -5,8 +5,8 @@ from pathlib import Path, PurePosixPath
 
 import pytest
 
+from intermodal.model.errors import BadImage
 from intermodal.node.image_paths import ImagePaths
-from intermodal.runtimes.errors import BadImage
 
 
 @pytest.fixture

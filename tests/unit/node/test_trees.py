@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from intermodal.model.container import BuiltImage
+from intermodal.model.errors import BadImage, RuntimeFailure
 from intermodal.node.trees import TreeStore, checked_path, tree_key
-from intermodal.runtimes.errors import BadImage, RuntimeFailure
 from modal._wire.messages.common import FileEntry
 
 

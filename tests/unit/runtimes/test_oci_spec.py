@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
+from intermodal.model.errors import BadImage, DiskFull, MissingTool, RuntimeFailure
 from intermodal.runtimes.cgroups import Cgroups
-from intermodal.runtimes.errors import BadImage, DiskFull, MissingTool, RuntimeFailure
 from intermodal.runtimes.interface import Bundle
 from intermodal.runtimes.oci_spec import CAPABILITIES, build_spec
 from intermodal.runtimes.runc import start_failure

@@ -10,10 +10,10 @@ import os
 import shutil
 from pathlib import Path
 
+from intermodal.model.errors import DiskFull, MissingTool, RuntimeFailure
 from intermodal.node.container import Container
 from intermodal.node.hooks.interface import Hook
 from intermodal.node.layout import NodeLayout
-from intermodal.runtimes.errors import DiskFull, MissingTool, RuntimeFailure
 from intermodal.runtimes.syscalls import unmount
 
 log = logging.getLogger(__name__)

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from intermodal.model.errors import BadImage
 from intermodal.node.container import Container
 from intermodal.node.hooks.interface import Hook
 from intermodal.node.runtime_copy import RuntimeCopies
-from intermodal.runtimes.errors import BadImage
 from intermodal.runtimes.interface import BindMount
 
 SDK = "/opt/intermodal/sdk"

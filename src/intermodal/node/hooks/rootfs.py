@@ -11,11 +11,11 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
+from intermodal.model.errors import BadImage, RuntimeFailure
 from intermodal.node.container import Container
 from intermodal.node.hooks.interface import Hook
 from intermodal.node.layout import NodeLayout
 from intermodal.node.network.namespaces import NamespaceMaker
-from intermodal.runtimes.errors import BadImage, RuntimeFailure
 from intermodal.runtimes.syscalls import bind_idmapped, mount, unmount
 
 #: The kernel takes the options of a mount in one page.

@@ -9,11 +9,11 @@ import shutil
 import socket
 from typing import Any
 
+from intermodal.model.errors import RuntimeFailure
 from intermodal.node.container import Container
 from intermodal.node.hooks.interface import Hook
 from intermodal.node.interface import ContainerApi
 from intermodal.node.runner_link import SocketConnection
-from intermodal.runtimes.errors import RuntimeFailure
 from intermodal.runtimes.interface import BindMount
 
 DIRECTORY = "/opt/intermodal/run"

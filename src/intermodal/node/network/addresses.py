@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from ipaddress import IPv4Address, IPv4Network
 
-from intermodal.runtimes.errors import RuntimeFailure
+from intermodal.model.errors import RuntimeFailure
 
 #: Private networks that are seldom used by anyone else come first.
 CANDIDATES = tuple(

@@ -9,8 +9,8 @@ from collections.abc import Sequence
 from ipaddress import IPv4Network
 from pathlib import Path
 
+from intermodal.model.errors import MissingTool, RuntimeFailure
 from intermodal.node.layout import INTERFACES
-from intermodal.runtimes.errors import MissingTool, RuntimeFailure
 
 _FORWARDING = Path("/proc/sys/net/ipv4/ip_forward")
 

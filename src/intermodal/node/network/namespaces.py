@@ -16,8 +16,8 @@ from ipaddress import IPv4Address
 from pathlib import Path
 
 import intermodal
+from intermodal.model.errors import RuntimeFailure
 from intermodal.node.network.addresses import AddressPool
-from intermodal.runtimes.errors import RuntimeFailure
 
 log = logging.getLogger(__name__)
 

@@ -198,7 +198,10 @@ def test_a_failing_input_is_retried_and_then_succeeds(platform: Platform, progra
             print("result", third_time.remote())
         """
     )
-    assert platform.modal("run", path).succeeded().out == "try 1\ntry 2\ntry 3\nresult 3\n"
+    lines = platform.modal("run", path).succeeded().out.splitlines()
+    # Output of containers and of the entrypoint come over different ways: only each one's own order is fixed.
+    assert [line for line in lines if line.startswith("try")] == ["try 1", "try 2", "try 3"]
+    assert "result 3" in lines
 
 
 def test_a_map_gives_failures_back_when_asked_to(platform: Platform, program: Program) -> None:

@@ -105,7 +105,9 @@ class RuncRuntime:
                 *command, stdin=subprocess.DEVNULL, stdout=bundle.stdout, stderr=bundle.stderr
             )
             try:
-                code = await asyncio.wait_for(process.wait(), _COMMAND_TIMEOUT)
+                # Not wait_for, which in Python 3.11 loses a cancellation that comes as the process ends.
+                async with asyncio.timeout(_COMMAND_TIMEOUT):
+                    code = await process.wait()
             except BaseException:
                 with contextlib.suppress(ProcessLookupError):
                     process.kill()

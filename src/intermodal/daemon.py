@@ -27,6 +27,7 @@ from intermodal.control.blob_service import BlobService
 from intermodal.control.call_graph_service import CallGraphService
 from intermodal.control.call_service import CallService
 from intermodal.control.calls import Calls
+from intermodal.control.class_service import ClassService
 from intermodal.control.container_api import ContainerCalls
 from intermodal.control.fleet import Fleet
 from intermodal.control.function_service import FunctionService
@@ -150,7 +151,8 @@ async def running(
 
         app_service = AppService(apps, functions, calls, fleet, secrets, rng, time.time)
         function_service = FunctionService(store, apps, functions, images, mounts, secrets, fleet, rng)
-        recovery = Recovery(apps, secrets, functions, function_service, calls, fleet, app_service)
+        class_service = ClassService(store, apps, functions, secrets, fleet, time.time)
+        recovery = Recovery(apps, secrets, functions, function_service, class_service, calls, fleet, app_service)
         earlier = await recovery.run(await store.load(), settings.session_grace)
         call_service = CallService(apps, functions, calls, fleet, rng, time.time, earlier)
         server_service = ServerService(settings, __version__, store, lambda: fleet.container_count)
@@ -159,6 +161,7 @@ async def running(
             BlobService(blobs),
             CallGraphService(apps, functions, calls, fleet, store),
             call_service,
+            class_service,
             function_service,
             images,
             mounts,
@@ -179,6 +182,7 @@ async def running(
         stack.callback(listener.close)
         retention = Retention(store, calls, mounts, blobs, settings.retention, time.time)
         stack.callback(asyncio.create_task(retention.run(), name="retention").cancel)
+        stack.callback(asyncio.create_task(class_service.run(), name="unused bindings").cancel)
         log.info("serving %s and %s, data in %s", server_service.url or "no port", settings.socket, settings.data_dir)
         yield server_service
 

@@ -6,7 +6,7 @@ import asyncio
 import random
 from collections.abc import Callable, Iterable
 from dataclasses import replace
-from typing import Any
+from typing import Any, Union
 
 from intermodal.control.access import require_app, require_environment
 from intermodal.control.apps import Apps
@@ -43,7 +43,7 @@ from modal._wire.messages.call import (
     Status,
 )
 from modal._wire.messages.common import Empty, ErrorInfo
-from modal.exception import ExecutionError, InvalidError, RequestSizeError, TimeoutError
+from modal.exception import ExecutionError, InvalidError, NotFoundError, RequestSizeError, TimeoutError
 
 _BATCH_OUTPUTS = 512  # outputs in one frame
 _BATCH_BYTES = 4 * 1024 * 1024
@@ -55,6 +55,7 @@ _VALUES_TAKEN = "The first values of this generator call were given to someone e
 _CANCELLED = ErrorInfo("RemoteError", "The function call was cancelled.")
 
 Reply = tuple[Output, bytes]
+_Request = Union[CallRun, CallSpawn, CallMap, CallGenerate]
 
 
 class CallService:
@@ -99,7 +100,7 @@ class CallService:
         """A plain function that returns a future: the hot path makes no task."""
         if ctx.session_id in self._earlier_sessions:
             return self._run_again(ctx, request, body)
-        call = self._begin(ctx, request.function_id, CallKind.RUN, request.parent_input_id, request.input, body)
+        call = self._begin(ctx, CallKind.RUN, request, request.input, body)
         future = self._output_of(call, 0)
         future.add_done_callback(lambda done: self._caller_gone(call) if done.cancelled() else None)
         return future
@@ -123,7 +124,7 @@ class CallService:
     async def _run_again(self, ctx: Context, request: CallRun, body: bytes) -> Reply:
         call = await self._calls.find_by_key(f"{ctx.session_id}/{ctx.key}")
         if call is None:
-            call = self._begin(ctx, request.function_id, CallKind.RUN, request.parent_input_id, request.input, body)
+            call = self._begin(ctx, CallKind.RUN, request, request.input, body)
         return await self._output_of(call, 0)
 
     async def spawn(self, ctx: Context, request: CallSpawn, body: bytes) -> CallRef:
@@ -131,7 +132,7 @@ class CallService:
         if ctx.session_id in self._earlier_sessions:
             call = await self._calls.find_by_key(f"{ctx.session_id}/{ctx.key}")
         if call is None:
-            call = self._begin(ctx, request.function_id, CallKind.SPAWN, request.parent_input_id, request.input, body)
+            call = self._begin(ctx, CallKind.SPAWN, request, request.input, body)
             try:
                 await self._calls.durable()
             except StoreError:
@@ -160,16 +161,17 @@ class CallService:
             self._fleet.drop_call(call, request.terminate_containers)
         return Empty()
 
-    def _begin(
-        self, ctx: Context, function_id: str, kind: CallKind, parent: str, first: Input | None, body: bytes
-    ) -> Call:
+    def _begin(self, ctx: Context, kind: CallKind, request: _Request, first: Input | None, body: bytes) -> Call:
         """Make the call and, when it has just one input, queue that."""
-        function = self._usable(ctx, function_id)
+        function_id, parent, method = request.function_id, request.parent_input_id, request.method
+        function = self._usable(ctx, function_id, method)
         if problem := self._calls.problem():
             raise StoreError(f"The server takes no new calls while it cannot keep them. {problem}")
         key = f"{ctx.session_id}/{ctx.key}" if ctx.key else ""
         call_id, is_complete = new_id("fc", self._rng), first is not None
-        record = CallRecord(call_id, function_id, function.app_id, kind, self._now(), parent, key, is_complete)
+        record = CallRecord(
+            call_id, function_id, function.app_id, kind, self._now(), parent, key, is_complete, method=method
+        )
         call = self._calls.create(record, function.spec.retries)
         if first is not None:
             self._accept(
@@ -177,10 +179,12 @@ class CallService:
             )
         return call
 
-    def _usable(self, ctx: Context, function_id: str) -> Function:
+    def _usable(self, ctx: Context, function_id: str, method: str) -> Function:
         function = self._functions.get(function_id)
         require_app(ctx, function.app_id)
         require_open(self._apps.get(function.app_id))
+        if method or function.spec.cls is not None:
+            require_method(function, method)
         return function
 
     def _accept(self, function: Function, call: Call, batch: InputBatch, body: bytes) -> None:
@@ -219,7 +223,7 @@ class CallService:
             call = await self._calls.find(request.call_id)
             require_app(ctx, call.record.app_id)
         else:
-            call = self._begin(ctx, request.function_id, CallKind.MAP, request.parent_input_id, None, b"")
+            call = self._begin(ctx, CallKind.MAP, request, None, b"")
         outbox = _Outbox(call)
         if request.call_id:
             received = set(request.received)
@@ -289,7 +293,7 @@ class CallService:
             return call
         if request.input is None:
             raise InvalidError("A generator call needs an input or the id of a call.")
-        return self._begin(ctx, request.function_id, CallKind.GENERATE, request.parent_input_id, request.input, body)
+        return self._begin(ctx, CallKind.GENERATE, request, request.input, body)
 
     async def _send_values(
         self, call: Call, values: GeneratorValues, position: int, news: asyncio.Event, stream: ServerStream[Any, Any]
@@ -309,6 +313,18 @@ class CallService:
                 await stream.send(GeneratorItem(output=call.output.output), call.output.data)
                 return
             await news.wait()
+
+
+def require_method(function: Function, method: str) -> None:
+    """Raise unless the function is a class that has the method and can be called."""
+    name, cls = function.spec.name, function.spec.cls
+    if cls is None:
+        raise InvalidError(f"{name} is a function, not a class, so it has no method {method[:100]!r}.")
+    if method not in cls.methods:
+        known = ", ".join(sorted(cls.methods)) or "none"
+        raise NotFoundError(f"The class {name} has no method {method[:100]!r}; its methods are: {known}.")
+    if not function.can_run:
+        raise InvalidError(f"The class {name} needs parameters: make an instance with {name}(...).")
 
 
 class _Outbox:

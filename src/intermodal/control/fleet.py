@@ -145,28 +145,39 @@ class Fleet:
         """Let the scheduler know the app's functions; kept-warm containers start now."""
         for function_id in app.record.functions.values():
             function = self._functions.by_id.get(function_id)
-            if function is None or function.is_pooled:
-                continue  # one that could not be restored has no pool; its calls were failed
-            spec = function.spec
-            function.is_pooled = True
-            self.dispatch(
-                events.PoolAdded(
-                    function_id,
-                    app.app_id,
-                    spec.name,
-                    spec.resources,
-                    spec.scaling,
-                    spec.concurrency,
-                    spec.cloud,
-                    spec.regions,
-                )
+            if function is not None:  # one that could not be restored has no pool; its calls were failed
+                self.add_pool(app, function)
+
+    def add_pool(self, app: App, function: Function) -> None:
+        """Let the scheduler know a function, unless it does."""
+        if function.is_pooled or not function.can_run:
+            return
+        spec = function.spec
+        function.is_pooled = True
+        self.dispatch(
+            events.PoolAdded(
+                function.function_id,
+                app.app_id,
+                spec.name,
+                spec.resources,
+                spec.scaling,
+                spec.concurrency,
+                spec.cloud,
+                spec.regions,
             )
+        )
+
+    def remove_pool(self, function: Function) -> None:
+        """Let the scheduler forget a function that has neither containers nor inputs."""
+        self.dispatch(events.PoolRemoved(function.function_id, 0.0))
 
     async def remove_functions(self, functions: Iterable[Function], at_once: bool) -> None:
-        """Stop their containers and return when the last is gone."""
+        """Stop their containers and return when the last is gone. Exit hooks run even when all shall end at once."""
         gone = []
         for function in functions:
-            self.dispatch(events.PoolRemoved(function.function_id, 0.0 if at_once else self._stop_grace))
+            has_hooks = function.spec.cls is not None and function.spec.cls.has_exit_hooks
+            grace = 0.0 if at_once and not has_hooks else self._stop_grace
+            self.dispatch(events.PoolRemoved(function.function_id, grace))
             if any(c.function is function for c in self._containers.values()):
                 gone.append(self._empty.setdefault(function.function_id, asyncio.Event()))
         for event in gone:
@@ -267,12 +278,14 @@ class Fleet:
             app_name=app.record.name or "",
             app_description=app.record.description,
             stop_grace=self._stop_grace,
+            cls=spec.cls,
+            parameters_size=len(function.parameters),
         )
         return ContainerSpec(
             container.container_id,
             function.image,
             start,
-            function.body,
+            function.body + function.parameters,
             function.files,
             env,
             spec.resources,
@@ -301,7 +314,9 @@ class Fleet:
                 self.dispatch(events.InputsFinished(container.container_id, [one], 0.0))
                 continue
             container.running[one] = now
-            message.append(RunInput(one, call_id, len(payload.data), payload.blob, call.machine.retries(index)))
+            message.append(
+                RunInput(one, call_id, len(payload.data), payload.blob, call.machine.retries(index), call.record.method)
+            )
             bodies.append(payload.data)
         container.function.running_inputs += len(message)
         if message:

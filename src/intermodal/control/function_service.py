@@ -8,6 +8,7 @@ from dataclasses import replace
 
 from intermodal.control.access import require_app, require_user
 from intermodal.control.apps import App, Apps
+from intermodal.control.bindings import class_rules
 from intermodal.control.fleet import Fleet
 from intermodal.control.functions import Function, Functions, merge_files
 from intermodal.control.image_service import ImageService
@@ -74,7 +75,7 @@ class FunctionService:
         function = await self._load(new_id("fu", self._rng), request.app_id, request.spec, body)
         self._store.write([FunctionRecord(function.function_id, request.app_id, encode(request.spec), body)])
         self._functions.add(function)
-        return _handle(function)
+        return handle_of(function)
 
     async def restore(self, record: FunctionRecord) -> None:
         """Bring back a function after a restart. Raises `NotFoundError` when its image or mounts are gone."""
@@ -97,7 +98,7 @@ class FunctionService:
     async def get(self, ctx: Context, request: FunctionRef, body: bytes) -> FunctionHandle:
         function = self._functions.get(request.function_id)
         require_app(ctx, function.app_id)
-        return _handle(function)
+        return handle_of(function)
 
     async def stats(self, ctx: Context, request: FunctionRef, body: bytes) -> FunctionStats:
         function = self._functions.get(request.function_id)
@@ -109,10 +110,17 @@ class FunctionService:
         require_app(ctx, function.app_id)
         require_open(self._apps.get(function.app_id))
         spec = function.spec
+        if not function.can_run:
+            raise InvalidError(f"The class {spec.name} needs parameters: keep an instance warm, {spec.name}(...).")
         scaling = replace(spec.scaling, min_containers=request.containers)
         check_scaling(spec.name, scaling)
         function.spec = replace(spec, scaling=scaling)
-        self._store.write([FunctionRecord(function.function_id, function.app_id, encode(function.spec), function.body)])
+        if function.binding is not None:
+            function.binding = replace(function.binding, min_containers=request.containers)
+            self._store.write([function.binding])
+        else:
+            record = FunctionRecord(function.function_id, function.app_id, encode(function.spec), function.body)
+            self._store.write([record])
         self._fleet.rescale(function)
         return Empty()
 
@@ -151,6 +159,7 @@ def check_spec(spec: FunctionSpec, body_size: int) -> None:
             "a batched function cannot have allow_concurrent_inputs, nor be a generator",
         ),
         (concurrency.max_inputs is None or concurrency.max_inputs >= 1, "max_inputs must be 1 or more"),
+        *(class_rules(spec.cls, concurrency.batch_max_size > 0) if spec.cls is not None else ()),
     )
     _enforce(spec.name, rules)
 
@@ -181,5 +190,7 @@ def _enforce(name: str, rules: Iterable[tuple[bool, str]]) -> None:
             raise InvalidError(f"Function {name[:256]!r}: {sentence}.")
 
 
-def _handle(function: Function) -> FunctionHandle:
-    return FunctionHandle(function.function_id, function.spec.name, function.spec.is_generator)
+def handle_of(function: Function) -> FunctionHandle:
+    """What clients are told of a function."""
+    spec = function.spec
+    return FunctionHandle(function.function_id, spec.name, spec.is_generator, cls=spec.cls)

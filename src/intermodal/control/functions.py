@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from intermodal.model.container import BuiltImage
+from intermodal.store.interface import BindingRecord
 from modal._wire.messages.common import ErrorInfo, FileEntry
 from modal._wire.messages.function import FunctionSpec
 from modal.exception import NotFoundError
@@ -20,6 +21,8 @@ class Function:
     body: bytes  #: the pickled function when serialized
     image: BuiltImage
     files: tuple[FileEntry, ...]  #: mounts, merged
+    binding: BindingRecord | None = None  #: set when it serves one set of parameters of a class
+    used_at: float = 0.0  #: seconds since the epoch; of bound functions only
     is_pooled: bool = False  #: the scheduler knows it
     starting: int = 0
     running: int = 0
@@ -29,6 +32,16 @@ class Function:
     failed_inputs: int = 0
     pending_reason: str = ""
     start_failure: tuple[ErrorInfo, bytes] | None = None  #: why the last container could not start, and its payload
+
+    @property
+    def parameters(self) -> bytes:
+        """The values of a class's parameters, as in `FunctionBind`."""
+        return self.binding.parameters if self.binding is not None else b""
+
+    @property
+    def can_run(self) -> bool:
+        """Whether a container can be made of it: a class may need parameters first."""
+        return self.spec.cls is None or not self.spec.cls.needs_parameters or bool(self.parameters)
 
     @property
     def queued_inputs(self) -> int:

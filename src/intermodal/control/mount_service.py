@@ -124,6 +124,11 @@ class SecretService:
         except KeyError:
             raise NotFoundError(f"There is no secret {secret_id!r}.") from None
 
+    def require_owner(self, secret_id: str, app_id: str) -> None:
+        """Raise `NotFoundError` unless the secret is one of this app."""
+        if self._open.get(secret_id, ("", {}))[0] != app_id:
+            raise NotFoundError(f"There is no secret {secret_id!r} in this app.")
+
     def forget_app(self, app_id: str) -> None:
         """Drop the secrets that lived as long as this app."""
         for secret_id in [key for key, (owner, _) in self._open.items() if owner == app_id]:

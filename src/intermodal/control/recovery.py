@@ -7,6 +7,7 @@ import logging
 from intermodal.control.app_service import AppService
 from intermodal.control.apps import Apps
 from intermodal.control.calls import Calls, is_awaited
+from intermodal.control.class_service import ClassService
 from intermodal.control.fleet import CALLER_LOST, Fleet
 from intermodal.control.function_service import FunctionService
 from intermodal.control.functions import Functions
@@ -30,6 +31,7 @@ class Recovery:
         secrets: SecretService,
         functions: Functions,
         function_service: FunctionService,
+        class_service: ClassService,
         calls: Calls,
         fleet: Fleet,
         app_service: AppService,
@@ -38,6 +40,7 @@ class Recovery:
         self._secrets = secrets
         self._functions = functions
         self._function_service = function_service
+        self._class_service = class_service
         self._calls = calls
         self._fleet = fleet
         self._app_service = app_service
@@ -53,6 +56,11 @@ class Recovery:
                 await self._function_service.restore(record)
             except Error as error:
                 log.error("function %s cannot be restored: %s", record.function_id, error)
+        for binding in loaded.bindings:
+            self._class_service.restore(binding)
+        for bound in self._functions.by_id.values():
+            if bound.binding is not None:
+                self._fleet.add_pool(self._apps.get(bound.app_id), bound)
         for live in self._apps.live():
             self._fleet.app_published(live)
         waiting = 0

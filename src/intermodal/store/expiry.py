@@ -33,7 +33,7 @@ def expire_rest(connection: Connection, before: float, forget_before: float) -> 
     gone = list(connection.scalars(select(apps.c.app_id).where(apps.c.stopped_at < before)))
     for start in range(0, len(gone), _BATCH):
         some = gone[start : start + _BATCH]
-        for table in (schema.functions, schema.secrets, logs, apps):
+        for table in (schema.functions, schema.bindings, schema.secrets, logs, apps):
             connection.execute(delete(table).where(table.c.app_id.in_(some)))
 
 
@@ -47,6 +47,13 @@ def drop_mounts(connection: Connection, keep: Collection[str]) -> list[str]:
     for start in range(0, len(gone), _BATCH):
         connection.execute(delete(mounts).where(mounts.c.mount_id.in_(gone[start : start + _BATCH])))
     return gone
+
+
+def drop_bindings(connection: Connection, function_ids: Collection[str]) -> None:
+    """Delete bindings."""
+    table, ids = schema.bindings, list(function_ids)
+    for start in range(0, len(ids), _BATCH):
+        connection.execute(delete(table).where(table.c.function_id.in_(ids[start : start + _BATCH])))
 
 
 def digests(connection: Connection) -> set[str]:

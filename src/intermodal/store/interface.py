@@ -50,6 +50,18 @@ class FunctionRecord:
 
 
 @dataclass(frozen=True)
+class BindingRecord:
+    """A function that serves one set of parameters of a class; the rest of it is the class's."""
+
+    function_id: str
+    class_id: str  #: the function that is the class
+    app_id: str
+    parameters: bytes  #: as in `FunctionBind`
+    overrides: Json  #: encoded FunctionOverrides
+    min_containers: int | None = None  #: set by `keep_warm`; None: as the class says
+
+
+@dataclass(frozen=True)
 class MountRecord:
     mount_id: str
     files: list[Json]  #: encoded FileEntry
@@ -73,6 +85,7 @@ class CallRecord:
     key: str = ""  #: "session/idempotency key" of the request that made it, to find it again
     inputs_closed: bool = False  #: no more inputs will come
     finished_at: float | None = None
+    method: str = ""  #: of a class
 
 
 @dataclass(frozen=True)
@@ -101,7 +114,7 @@ class LogChunk:
 
 #: A record put again replaces the one of its id.
 Change = Union[
-    AppRecord, FunctionRecord, MountRecord, SecretRecord, CallRecord, InputChunk, OutputChunk, LogChunk
+    AppRecord, FunctionRecord, BindingRecord, MountRecord, SecretRecord, CallRecord, InputChunk, OutputChunk, LogChunk
 ]  # fmt: skip
 
 
@@ -126,6 +139,7 @@ class Loaded:
     functions: list[FunctionRecord]  #: of those apps
     secrets: list[SecretRecord]  #: of those apps
     calls: list[OpenCall]
+    bindings: list[BindingRecord] = field(default_factory=list)  #: of those apps
     last_log: dict[str, int] = field(default_factory=dict)  #: app id -> `seq` of its last log entry
     recent_keys: list[str] = field(default_factory=list)  #: of calls that ended within `RECENT`
 
@@ -192,6 +206,9 @@ class Store(Protocol):
 
     async def drop_mounts(self, keep: Collection[str]) -> list[str]:
         """Delete mounts that no function refers to, other than `keep`; return their ids."""
+
+    async def drop_bindings(self, function_ids: Collection[str]) -> None:
+        """Delete these bindings."""
 
     async def digests(self) -> set[str]:
         """Every blob that a mount, an input or an output refers to."""

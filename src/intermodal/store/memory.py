@@ -9,6 +9,7 @@ from collections.abc import Awaitable, Collection, Sequence
 from intermodal.store.interface import (
     RECENT,
     AppRecord,
+    BindingRecord,
     CallRecord,
     Change,
     FunctionRecord,
@@ -33,6 +34,7 @@ class MemoryStore:
         self._expired: dict[str, float] = {}  # call id -> when it had finished
         self._apps: dict[str, AppRecord] = {}
         self._functions: dict[str, FunctionRecord] = {}
+        self._bindings: dict[str, BindingRecord] = {}
         self._mounts: dict[str, MountRecord] = {}
         self._secrets: dict[str, SecretRecord] = {}
         self._calls: dict[str, CallRecord] = {}
@@ -58,6 +60,8 @@ class MemoryStore:
             self._apps[change.app_id] = change
         elif isinstance(change, FunctionRecord):
             self._functions[change.function_id] = change
+        elif isinstance(change, BindingRecord):
+            self._bindings[change.function_id] = change
         elif isinstance(change, MountRecord):
             self._mounts[change.mount_id] = change
         elif isinstance(change, SecretRecord):
@@ -86,6 +90,7 @@ class MemoryStore:
                 for call in self._calls.values()
                 if call.finished_at is None
             ],
+            bindings=[binding for binding in self._bindings.values() if binding.app_id in apps],
             last_log={app_id: self._logs[app_id][-1].seq for app_id in apps if self._logs.get(app_id)},
             recent_keys=[
                 call.key for call in self._calls.values() if call.key and (call.finished_at or 0.0) > latest - RECENT
@@ -132,6 +137,7 @@ class MemoryStore:
             del self._apps[app.app_id]
             self._logs.pop(app.app_id, None)
         self._functions = {key: one for key, one in self._functions.items() if one.app_id in self._apps}
+        self._bindings = {key: one for key, one in self._bindings.items() if one.app_id in self._apps}
         self._secrets = {key: one for key, one in self._secrets.items() if one.app_id in self._apps}
         for app_id, entries in self._logs.items():
             self._logs[app_id] = [entry for entry in entries if entry.at >= before]
@@ -146,6 +152,10 @@ class MemoryStore:
         for mount_id in gone:
             del self._mounts[mount_id]
         return gone
+
+    async def drop_bindings(self, function_ids: Collection[str]) -> None:
+        for function_id in function_ids:
+            self._bindings.pop(function_id, None)
 
     async def digests(self) -> set[str]:
         files = [entry for mount in self._mounts.values() for entry in mount.files]

@@ -11,6 +11,7 @@ from sqlalchemy import Table
 from intermodal.store import schema
 from intermodal.store.interface import (
     AppRecord,
+    BindingRecord,
     CallKind,
     CallRecord,
     Change,
@@ -58,6 +59,8 @@ def rows_of(change: Change) -> tuple[Table, list[Row]]:
         return schema.apps, [dict(vars(change), functions=_dump(change.functions))]
     if isinstance(change, FunctionRecord):
         return schema.functions, [dict(vars(change), spec=_dump(change.spec))]
+    if isinstance(change, BindingRecord):
+        return schema.bindings, [dict(vars(change), overrides=_dump(change.overrides))]
     if isinstance(change, MountRecord):
         return schema.mounts, [dict(vars(change), files=_dump(change.files))]
     return schema.secrets, [dict(vars(change))]
@@ -69,6 +72,10 @@ def app_of(row: Mapping[str, Any]) -> AppRecord:
 
 def function_of(row: Mapping[str, Any]) -> FunctionRecord:
     return FunctionRecord(row["function_id"], row["app_id"], json.loads(row["spec"]), bytes(row["body"]))
+
+
+def binding_of(row: Mapping[str, Any]) -> BindingRecord:
+    return BindingRecord(**{**row, "parameters": bytes(row["parameters"]), "overrides": json.loads(row["overrides"])})
 
 
 def mount_of(row: Mapping[str, Any]) -> MountRecord:

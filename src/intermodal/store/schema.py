@@ -33,6 +33,18 @@ functions = Table(
     Index("functions_by_app", "app_id"),
 )
 
+bindings = Table(
+    "bindings",
+    metadata,
+    Column("function_id", String(40), primary_key=True),
+    Column("class_id", String(40), nullable=False),
+    Column("app_id", String(40), nullable=False),
+    Column("parameters", LargeBinary, nullable=False),
+    Column("overrides", Text, nullable=False),
+    Column("min_containers", Integer),
+    Index("bindings_by_app", "app_id"),
+)
+
 mounts = Table(
     "mounts",
     metadata,
@@ -61,6 +73,7 @@ calls = Table(
     Column("key", String(200), nullable=False),
     Column("inputs_closed", Integer, nullable=False),
     Column("finished_at", Float(53)),
+    Column("method", String(256), nullable=False, server_default=""),
     Index("calls_by_key", "key"),
     Index("calls_by_finished", "finished_at"),
     # Only calls made by inputs are in it: others do not pay for it.

@@ -228,6 +228,10 @@ class SqlStore:
         await self.write([])  # functions on their way may refer to one
         return await self._change(lambda connection: expiry.drop_mounts(connection, keep))
 
+    async def drop_bindings(self, function_ids: Collection[str]) -> None:
+        await self.write([])  # one of them may be on its way
+        await self._change(lambda connection: expiry.drop_bindings(connection, function_ids))
+
     async def digests(self) -> set[str]:
         return await self._read(expiry.digests)
 
@@ -333,6 +337,7 @@ def _load(connection: Connection) -> Loaded:
     return Loaded(
         apps=every(select(schema.apps).where(schema.apps.c.stopped_at.is_(None)), rows.app_of),
         functions=every(select(schema.functions).where(schema.functions.c.app_id.in_(live)), rows.function_of),
+        bindings=every(select(schema.bindings).where(schema.bindings.c.app_id.in_(live)), rows.binding_of),
         secrets=every(select(schema.secrets).where(schema.secrets.c.app_id.in_(live)), rows.secret_of),
         calls=list(calls.values()),
         last_log=dict(connection.execute(last_log).tuples().all()),

@@ -53,6 +53,7 @@ class CallRun:
     function_id: str
     input: Input
     parent_input_id: str = ""
+    method: str = ""  #: of a class
 
 
 @dataclass(frozen=True)
@@ -62,6 +63,7 @@ class CallSpawn:
     function_id: str
     input: Input
     parent_input_id: str = ""
+    method: str = ""  #: of a class
 
 
 @dataclass(frozen=True)
@@ -77,6 +79,7 @@ class CallMap:
     parent_input_id: str = ""
     call_id: str = ""
     received: list[int] = field(default_factory=list)
+    method: str = ""  #: of a class
 
 
 @dataclass(frozen=True)
@@ -118,6 +121,7 @@ class CallGenerate:
     run: str = ""
     environment: str = ""  #: with `call_id`, as of `CallGet`
     again: bool = False  #: this request was sent before, with the same key, over a connection that broke
+    method: str = ""  #: of a class
 
 
 @dataclass(frozen=True)

@@ -65,6 +65,38 @@ class Concurrency:
 
 
 @dataclass(frozen=True)
+class MethodSpec:
+    """A method of a class that callers can name."""
+
+    is_generator: bool = False
+
+
+@dataclass(frozen=True)
+class ParameterSpec:
+    """A parameter that a class declares with `modal.parameter()`."""
+
+    name: str
+    type: str  #: one of PARAMETER_TYPES
+    has_default: bool = False
+    default: Any = None  #: of that type, when there is one
+
+
+@dataclass(frozen=True)
+class ClassSpec:
+    """What makes a function a class: a container makes one instance and serves all of its methods."""
+
+    methods: dict[str, MethodSpec] = field(default_factory=dict)
+    parameters: list[ParameterSpec] = field(default_factory=list)  #: declared ones; then values travel as JSON
+    has_constructor: bool = False  #: its own `__init__` takes arguments, which travel pickled; it declares none then
+    needs_parameters: bool = False  #: it cannot be made without values
+    has_exit_hooks: bool = False  #: its containers are given time when they are stopped
+
+
+PARAMETER_TYPES = ("str", "int")
+PARAMETERS_LIMIT = 256 * 1024  #: bytes of the values of a class's parameters
+
+
+@dataclass(frozen=True)
 class FunctionSpec:
     """Everything that the server and the container need to know of a function."""
 
@@ -84,6 +116,7 @@ class FunctionSpec:
     regions: list[str] = field(default_factory=list)
     enable_memory_snapshot: bool = False
     schedule: dict[str, Any] = field(default_factory=dict)  #: empty: none
+    cls: Optional[ClassSpec] = None  #: set for a class
 
 
 @dataclass(frozen=True)
@@ -105,6 +138,7 @@ class FunctionHandle:
     name: str
     is_generator: bool = False
     web_url: str = ""
+    cls: Optional[ClassSpec] = None  #: set for a class
 
 
 @dataclass(frozen=True)
@@ -121,7 +155,37 @@ class FunctionKeepWarm:
     containers: int
 
 
+@dataclass(frozen=True)
+class FunctionOverrides:
+    """What `Cls.with_options` changes of a class; None leaves a value as it is."""
+
+    cpu: Optional[float] = None
+    cpu_limit: Optional[float] = None  #: with `cpu`
+    memory: Optional[int] = None
+    memory_limit: Optional[int] = None  #: with `memory`
+    gpu: Optional[list[str]] = None
+    secret_ids: Optional[list[str]] = None
+    retries: Optional[RetryPolicy] = None
+    timeout: Optional[float] = None
+    max_containers: Optional[int] = None
+    max_concurrent_inputs: Optional[int] = None
+    idle_timeout: Optional[float] = None
+
+
+@dataclass(frozen=True)
+class FunctionBind:
+    """Ask for the function that serves one set of parameters of a class, with a pool of its own.
+
+    The same class, parameters and overrides give the same function. The body holds the values: a JSON object when the
+    class declares its parameters, else the pickled arguments of its constructor; empty: it has none.
+    """
+
+    function_id: str  #: of the class
+    overrides: FunctionOverrides = field(default_factory=FunctionOverrides)
+
+
 FUNCTION_CREATE = Method("function.create", FunctionCreate, FunctionHandle, mutating=True)
+FUNCTION_BIND = Method("function.bind", FunctionBind, FunctionHandle, mutating=True)
 FUNCTION_GET = Method("function.get", FunctionRef, FunctionHandle)
 FUNCTION_STATS = Method("function.stats", FunctionRef, FunctionStats)
 FUNCTION_KEEP_WARM = Method("function.keep_warm", FunctionKeepWarm, Empty, mutating=True)

@@ -14,7 +14,7 @@ from typing import Optional
 from .blob import BlobRef
 from .call import Status
 from .common import ErrorInfo
-from .function import Concurrency, Source
+from .function import ClassSpec, Concurrency, Source
 
 
 @dataclass(frozen=True)
@@ -28,7 +28,8 @@ class Hello:
 
 @dataclass(frozen=True)
 class Start:
-    """agent -> runner. The body is the pickled function when the source is SERIALIZED."""
+    """agent -> runner. The body is the pickled function or class when the source is SERIALIZED, and then the values of
+    the class's parameters, as in `FunctionBind`."""
 
     container_id: str
     app_id: str
@@ -44,13 +45,15 @@ class Start:
     stop_grace: float = 30.0  #: seconds that running inputs get when the container is stopped by a signal
     app_name: str = ""
     app_description: str = ""
+    cls: Optional[ClassSpec] = None  #: set for a class
+    parameters_size: int = 0  #: bytes at the end of the body
 
 
 @dataclass(frozen=True)
 class Ready:
-    """runner -> agent: user code is loaded."""
+    """runner -> agent: user code is loaded, and a class's instance made and its enter hooks run."""
 
-    seconds: float = 0.0  #: time spent importing user code
+    seconds: float = 0.0  #: time spent on that
 
 
 @dataclass(frozen=True)
@@ -67,6 +70,7 @@ class RunInput:
     size: int
     blob: Optional[BlobRef] = None
     retry_count: int = 0
+    method: str = ""  #: of a class
 
 
 @dataclass(frozen=True)

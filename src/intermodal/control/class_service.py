@@ -1,0 +1,123 @@
+"""RPC: classes. A set of parameters, or of options, is a function of its own that is derived from the class."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable
+
+from intermodal.control.access import require_app
+from intermodal.control.apps import Apps
+from intermodal.control.bindings import bind, bound_function, bound_spec, check_parameters
+from intermodal.control.fleet import Fleet
+from intermodal.control.function_service import check_spec, handle_of, require_open
+from intermodal.control.functions import Function, Functions
+from intermodal.control.mount_service import SecretService
+from intermodal.control.rpc import Context, Dispatcher
+from intermodal.store.interface import BindingRecord, Store
+from modal._wire.messages.function import FUNCTION_BIND, FunctionBind, FunctionHandle, FunctionOverrides
+from modal.exception import Error, InvalidError
+
+log = logging.getLogger(__name__)
+#: Seconds after which a bound function that nobody uses is forgotten. Clients bind again after a shorter time.
+FORGET_AFTER = 3600.0
+_LOOK_EVERY = 60.0
+
+
+class ClassService:
+    """Binds classes to parameters, and forgets bindings that are not used.
+
+    Args:
+        now: the clock, in seconds since the epoch.
+        forget_after: seconds that an unused bound function is kept.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        apps: Apps,
+        functions: Functions,
+        secrets: SecretService,
+        fleet: Fleet,
+        now: Callable[[], float],
+        forget_after: float = FORGET_AFTER,
+    ) -> None:
+        self._store = store
+        self._apps = apps
+        self._functions = functions
+        self._secrets = secrets
+        self._fleet = fleet
+        self._now = now
+        self._forget_after = forget_after
+
+    def register(self, dispatcher: Dispatcher) -> None:
+        dispatcher.register(FUNCTION_BIND, self.bind)
+
+    async def bind(self, ctx: Context, request: FunctionBind, body: bytes) -> FunctionHandle:
+        cls = self._functions.get(request.function_id)
+        require_app(ctx, cls.app_id)
+        app = self._apps.get(cls.app_id)
+        require_open(app)
+        if cls.spec.cls is None or cls.binding is not None:
+            raise InvalidError(f"{cls.spec.name} is not a class, so it takes no parameters.")
+        parameters = check_parameters(cls.spec.name, cls.spec.cls, body)
+        self._check_overrides(ctx, cls, request.overrides)
+        if not parameters and request.overrides == FunctionOverrides():
+            return handle_of(cls)
+        record = bind(cls, request.overrides, parameters)
+        if record.function_id not in self._functions.by_id:
+            # Durable before it can be called: a call that outlives the server finds its function.
+            await self._store.write([record])
+            require_open(app)
+        function = self._functions.by_id.get(record.function_id)
+        if function is None:  # made by nobody else meanwhile
+            function = bound_function(cls, record)
+            self._functions.add(function)
+            self._fleet.add_pool(app, function)
+        function.used_at = self._now()
+        return handle_of(function)
+
+    def _check_overrides(self, ctx: Context, cls: Function, overrides: FunctionOverrides) -> None:
+        for secret_id in overrides.secret_ids or ():
+            self._secrets.env(secret_id)
+            if ctx.principal.kind == "container" and secret_id not in cls.spec.secret_ids:
+                self._secrets.require_owner(secret_id, cls.app_id)
+        check_spec(bound_spec(cls.spec, overrides), len(cls.body))
+
+    def restore(self, record: BindingRecord) -> None:
+        """Bring back a bound function after a restart, once its class is back."""
+        cls = self._functions.by_id.get(record.class_id)
+        if cls is None or cls.spec.cls is None:
+            return  # its class could not be restored, or was removed
+        try:
+            function = bound_function(cls, record)
+        except Error as error:
+            log.error("function %s cannot be restored: %s", record.function_id, error)
+            return
+        function.used_at = self._now()
+        self._functions.add(function)
+
+    async def run(self) -> None:
+        """Forget what nobody uses, until cancelled."""
+        while True:
+            await asyncio.sleep(min(_LOOK_EVERY, self._forget_after))
+            try:
+                await self.sweep()
+            except Error as error:
+                log.error("unused functions could not be forgotten: %s", error)
+
+    async def sweep(self) -> None:
+        """Forget what nobody has used for long enough."""
+        now = self._now()
+        unused = []
+        for function in list(self._functions.by_id.values()):
+            if function.binding is None:
+                continue
+            if function.open_inputs or function.running or function.starting or function.spec.scaling.min_containers:
+                function.used_at = now
+            elif now - function.used_at >= self._forget_after:
+                self._functions.remove(function.function_id)
+                self._fleet.remove_pool(function)
+                unused.append(function.function_id)
+        if unused:
+            await self._store.drop_bindings(unused)

@@ -29,6 +29,8 @@ from intermodal.control.call_service import CallService
 from intermodal.control.calls import Calls
 from intermodal.control.class_service import ClassService
 from intermodal.control.container_api import ContainerCalls
+from intermodal.control.environment_service import EnvironmentService
+from intermodal.control.environments import Environments
 from intermodal.control.fleet import Fleet
 from intermodal.control.function_service import FunctionService
 from intermodal.control.functions import Functions
@@ -131,7 +133,8 @@ async def running(
         await store.open()
         blobs = LocalBlobStore(settings.data_dir / "blobs")
         await blobs.open()
-        apps, functions, calls = Apps(store, time.time), Functions(), Calls(store, time.time)
+        environments = Environments(store, rng, time.time)
+        apps, functions, calls = Apps(store, environments, time.time), Functions(), Calls(store, time.time)
         secrets = SecretService(store, SecretBox(settings.data_dir / "secret.key"), apps, rng)
         builder = builder or _make_builder(settings, blobs, secrets)
         stack.push_async_callback(builder.close)
@@ -162,6 +165,7 @@ async def running(
             CallGraphService(apps, functions, calls, fleet, store),
             call_service,
             class_service,
+            EnvironmentService(environments, apps, app_service),
             function_service,
             images,
             mounts,

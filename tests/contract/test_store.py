@@ -17,6 +17,8 @@ from intermodal.store.interface import (
     AppRecord,
     CallKind,
     CallRecord,
+    EnvironmentRecord,
+    EnvironmentRemoved,
     FunctionRecord,
     InputChunk,
     LogChunk,
@@ -27,11 +29,12 @@ from intermodal.store.interface import (
     StoreError,
 )
 from intermodal.store.memory import MemoryStore
+from intermodal.store.migrate import upgrade
 from intermodal.store.schema import metadata
 from intermodal.store.sql import SqlStore
 from modal._wire.messages.app import LogEntry, LogStream
 
-APP = AppRecord("ap-1", None, "hello.py", "main", "ephemeral", "se-1", 10.0, functions={"f": "fu-1"})
+APP = AppRecord("ap-1", None, "hello.py", "en-main", "ephemeral", "se-1", 10.0, functions={"f": "fu-1"})
 CALL = CallRecord("fc-1", "fu-1", "ap-1", CallKind.MAP, 11.0, key="se-1/k1")
 
 
@@ -153,6 +156,29 @@ async def test_calls_without_a_key_are_never_found_by_one(store: Store) -> None:
     assert await store.call_by_key("") is None
 
 
+async def test_environments_are_loaded_back_and_renamed(store: Store) -> None:
+    main, dev = EnvironmentRecord("en-main", "main", "", 1.0), EnvironmentRecord("en-1", "dev", "dev", 2.0)
+    await store.write([main, dev])
+    renamed = dataclasses.replace(dev, name="staging")
+    await store.write([renamed])
+    assert sorted((await store.load()).environments, key=lambda one: one.created_at) == [main, renamed]
+
+
+async def test_an_environment_goes_with_all_that_is_in_it(store: Store) -> None:
+    main, dev = EnvironmentRecord("en-main", "main", "", 1.0), EnvironmentRecord("en-1", "dev", "dev", 2.0)
+    of_it = dataclasses.replace(APP, app_id="ap-2", environment_id="en-1")
+    stopped_before = dataclasses.replace(of_it, app_id="ap-3", stopped_at=5.0)
+    again = EnvironmentRecord("en-2", "dev", "dev", 3.0)
+    # Written together: what is written after the removal is not part of it.
+    store.write([main, dev, APP, of_it, stopped_before])
+    await store.write([EnvironmentRemoved("en-1", 9.0), again])
+    loaded = await store.load()
+    assert {one.environment_id for one in loaded.environments} == {"en-main", "en-2"}
+    assert loaded.apps == [APP]
+    assert await store.app("ap-2") == dataclasses.replace(of_it, state="stopped", stopped_at=9.0)
+    assert await store.app("ap-3") == stopped_before
+
+
 async def test_logs_are_read_from_after_a_sequence_number(store: Store) -> None:
     entries = [LogEntry(seq, 1.5, LogStream.STDOUT, f"line {seq}\0\n", "fu-1", "ta-1", "") for seq in range(1, 6)]
     await store.write([LogChunk("ap-1", entries)])
@@ -254,6 +280,32 @@ async def test_a_database_of_a_newer_version_is_refused(tmp_path: Path) -> None:
     with pytest.raises(StoreError, match="newer than this program"):
         await newer.open()
     await newer.close()
+
+
+@pytest.mark.parametrize("kind", ["sqlite", "postgresql"])
+async def test_apps_of_before_environments_keep_theirs(
+    kind: str, tmp_path: Path, request: pytest.FixtureRequest
+) -> None:
+    url = f"sqlite:///{tmp_path}/state.db"
+    if kind == "postgresql":
+        url = request.getfixturevalue("postgresql_database")
+    engine = create_engine(url)
+    names = {"ap-1": "main", "ap-2": "dev", "ap-3": "Dev", "ap-4": "no name!", "ap-5": "dev"}
+    with engine.begin() as connection:
+        upgrade(connection, "0004")
+        for app_id, name in names.items():
+            connection.execute(
+                text("INSERT INTO apps VALUES (:id, NULL, 'x', :name, 'ephemeral', 'se-1', 1.0, NULL, '{}')"),
+                {"id": app_id, "name": name},
+            )
+    engine.dispose()
+    store = SqlStore(url)
+    await store.open()
+    loaded = await store.load()
+    await store.close()
+    called = {one.environment_id: one.name for one in loaded.environments} | {"en-main": "main"}
+    assert {app.app_id: called[app.environment_id] for app in loaded.apps} == names | {"ap-4": "main"}
+    assert len({one.web_suffix for one in loaded.environments}) == 2
 
 
 async def test_the_migrations_lead_to_the_declared_schema(tmp_path: Path) -> None:

@@ -29,11 +29,11 @@ def require_user(ctx: Context) -> None:
         raise AuthError("This cannot be done from inside a container; do it from your own machine.")
 
 
-async def require_environment(apps: Apps, call: CallRecord, environment: str) -> None:
-    """Raise `NotFoundError` unless the call is one of this environment; "" is any."""
-    if environment and (await apps.environment_of(call.app_id)) not in (environment, ""):
+async def require_environment(apps: Apps, call: CallRecord, name: str) -> None:
+    """Raise `NotFoundError` unless the call is one of the environment of this name; "" is any."""
+    if name and (await apps.environment_of(call.app_id)) not in (apps.environments.require(name).environment_id, ""):
         raise NotFoundError(
-            f"There is no function call {call.call_id!r} in the environment {environment!r}; it belongs to "
+            f"There is no function call {call.call_id!r} in the environment {name!r}; it belongs to "
             "another one. Choose that with MODAL_ENVIRONMENT."
         )
 

@@ -87,12 +87,13 @@ class AppService:
         require_user(ctx)
         if request.state not in (AppState.EPHEMERAL, AppState.DETACHED):
             raise InvalidError(f"An app cannot be created in state {request.state.value!r}.")
+        environment = self._apps.environments.meant_by(ctx, request.environment)
         app_id = new_id("ap", self._rng)
         record = AppRecord(
             app_id,
             request.name,
             request.description,
-            request.environment,
+            environment.environment_id,
             request.state.value,
             ctx.session_id,
             self._now(),

@@ -7,6 +7,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field, replace
 
 from intermodal.control.app_log import AppLog
+from intermodal.control.environments import Environment, Environments
 from intermodal.machines.app import ACCEPTING, AppChange, AppPhase, app_machine
 from intermodal.machines.machine import Machine
 from intermodal.store.interface import AppRecord, Store
@@ -27,6 +28,7 @@ class App:
     """An app that is not stopped, or was lately."""
 
     record: AppRecord
+    environment: Environment
     log: AppLog
     machine: Machine[AppPhase, AppChange]
     version: int = 0  #: grows with every change of a function's status
@@ -68,19 +70,23 @@ class Apps:
 
     Args:
         store: where records and output are kept.
+        environments: what apps belong to.
         now: the clock, in seconds since the epoch.
         keep: how many stopped apps stay in memory so that watchers can read their end.
     """
 
-    def __init__(self, store: Store, now: Callable[[], float], keep: int = 50) -> None:
+    def __init__(self, store: Store, environments: Environments, now: Callable[[], float], keep: int = 50) -> None:
         self._store = store
+        self.environments = environments
         self._now = now
         self._keep = keep
         self._apps: dict[str, App] = {}
 
     def add(self, record: AppRecord, last_seq: int = 0) -> App:
+        """Raises `NotFoundError` when its environment is gone."""
         machine = app_machine(record.app_id, AppState(record.state))
-        app = App(record, AppLog(record.app_id, self._store, lambda: app.wake(), last_seq), machine)
+        environment = self.environments.get(record.environment_id)
+        app = App(record, environment, AppLog(record.app_id, self._store, lambda: app.wake(), last_seq), machine)
         self._apps[record.app_id] = app
         return app
 
@@ -95,14 +101,18 @@ class Apps:
         return self._apps.get(app_id)
 
     async def environment_of(self, app_id: str) -> str:
-        """The environment that an app, which may have ended, belongs to; "" for one that nobody knows."""
+        """The id of the environment that an app, which may have ended, belongs to; "" for one that nobody knows."""
         app = self._apps.get(app_id)
         record = app.record if app is not None else await self._store.app(app_id)
-        return record.environment if record is not None else ""
+        return record.environment_id if record is not None else ""
 
     def live(self) -> list[App]:
         """The apps that are not stopped."""
         return [app for app in self._apps.values() if not app.is_stopped]
+
+    def of_environment(self, environment: Environment) -> list[App]:
+        """The live apps of an environment."""
+        return [app for app in self.live() if app.environment is environment]
 
     def of_session(self, session_id: str) -> list[App]:
         """The live apps that a client session owns."""

@@ -16,5 +16,7 @@ class ContainerCalls:
         self._fleet = fleet
 
     def accept(self, container_id: str, transport: asyncio.Transport, first_frame: bytes) -> asyncio.Protocol:
-        principal = Principal("container", container_id, self._fleet.app_of(container_id))
+        app = self._fleet.app_of(container_id)
+        ids = (app.app_id, app.environment.environment_id) if app is not None else ("", "")
+        principal = Principal("container", container_id, *ids)
         return self._dispatcher.adopt(principal, transport, first_frame)

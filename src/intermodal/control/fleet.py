@@ -120,10 +120,10 @@ class Fleet:
     def container_count(self) -> int:
         return len(self._containers)
 
-    def app_of(self, container_id: str) -> str:
-        """The app that a container belongs to; "" for one that is gone."""
+    def app_of(self, container_id: str) -> App | None:
+        """The app that a container belongs to; None for one that is gone."""
         container = self._containers.get(container_id)
-        return container.app.app_id if container is not None else ""
+        return container.app if container is not None else None
 
     def dispatch(self, event: events.Event) -> None:
         """Tell the scheduler, and carry out what it wants. Events caused by that are handled after it, in order."""
@@ -261,14 +261,14 @@ class Fleet:
             MODAL_IS_REMOTE="1",
             MODAL_TASK_ID=container.container_id,
             MODAL_IMAGE_ID=spec.image_id,
-            MODAL_ENVIRONMENT=app.record.environment,
+            MODAL_ENVIRONMENT=app.environment.name,
         )
         start = Start(
             container_id=container.container_id,
             app_id=app.app_id,
             function_id=function.function_id,
             function_name=spec.name,
-            environment=app.record.environment,
+            environment=app.environment.name,
             source=spec.source,
             is_generator=spec.is_generator,
             timeout=spec.timeout,

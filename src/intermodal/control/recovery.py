@@ -23,7 +23,7 @@ _GONE = ErrorInfo("ExecutionError", "The function of this call is gone: its app 
 
 
 class Recovery:
-    """Restores apps, secrets, functions and calls, in that order; what cannot be restored fails with a reason."""
+    """Restores environments, apps, secrets, functions and calls, in that order; what cannot be fails with a reason."""
 
     def __init__(
         self,
@@ -47,6 +47,7 @@ class Recovery:
 
     async def run(self, loaded: Loaded, grace: float) -> set[str]:
         """Restore everything; returns the client sessions it belonged to, which have `grace` seconds to come back."""
+        self._apps.environments.restore(loaded.environments)
         for app in loaded.apps:
             self._apps.add(app, loaded.last_log.get(app.app_id, 0))
         for secret in loaded.secrets:

@@ -14,6 +14,7 @@ class Principal:
     kind: Literal["local", "container", "token"]
     container_id: str = ""
     app_id: str = ""
+    environment_id: str = ""  #: of a container's app
 
 
 LOCAL = Principal("local")

@@ -29,11 +29,29 @@ class CallKind(enum.Enum):
 
 
 @dataclass(frozen=True)
+class EnvironmentRecord:
+    """Whatever has a name refers to its environment by id, so that an environment can be renamed."""
+
+    environment_id: str
+    name: str
+    web_suffix: str  #: part of the web addresses of its apps; "" for the default environment
+    created_at: float
+
+
+@dataclass(frozen=True)
+class EnvironmentRemoved:
+    """The environment is gone, with everything that has its id in a column `environment_id`; its apps have stopped."""
+
+    environment_id: str
+    at: float
+
+
+@dataclass(frozen=True)
 class AppRecord:
     app_id: str
     name: str | None
     description: str
-    environment: str
+    environment_id: str  #: en-…
     state: str  #: modal._wire.messages.app.AppState value
     session_id: str  #: the client session that owns it while ephemeral
     created_at: float
@@ -112,10 +130,12 @@ class LogChunk:
     entries: list[LogEntry]
 
 
-#: A record put again replaces the one of its id.
-Change = Union[
-    AppRecord, FunctionRecord, BindingRecord, MountRecord, SecretRecord, CallRecord, InputChunk, OutputChunk, LogChunk
+#: What is added. A record put again replaces the one of its id.
+Put = Union[
+    EnvironmentRecord, AppRecord, FunctionRecord, BindingRecord, MountRecord, SecretRecord,
+    CallRecord, InputChunk, OutputChunk, LogChunk,
 ]  # fmt: skip
+Change = Union[Put, EnvironmentRemoved]
 
 
 @dataclass(frozen=True)
@@ -135,6 +155,7 @@ RECENT = 300.0
 class Loaded:
     """Everything the services start from."""
 
+    environments: list[EnvironmentRecord]
     apps: list[AppRecord]  #: not stopped
     functions: list[FunctionRecord]  #: of those apps
     secrets: list[SecretRecord]  #: of those apps

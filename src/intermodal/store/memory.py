@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections import defaultdict
 from collections.abc import Awaitable, Collection, Sequence
+from dataclasses import replace
 
 from intermodal.store.interface import (
     RECENT,
@@ -12,6 +13,8 @@ from intermodal.store.interface import (
     BindingRecord,
     CallRecord,
     Change,
+    EnvironmentRecord,
+    EnvironmentRemoved,
     FunctionRecord,
     InputChunk,
     Json,
@@ -21,7 +24,7 @@ from intermodal.store.interface import (
     OutputChunk,
     SecretRecord,
 )
-from modal._wire.messages.app import LogEntry
+from modal._wire.messages.app import AppState, LogEntry
 
 #: The setting `database_url` that names this store.
 MEMORY_URL = "memory://"
@@ -32,6 +35,7 @@ class MemoryStore:
 
     def __init__(self) -> None:
         self._expired: dict[str, float] = {}  # call id -> when it had finished
+        self._environments: dict[str, EnvironmentRecord] = {}
         self._apps: dict[str, AppRecord] = {}
         self._functions: dict[str, FunctionRecord] = {}
         self._bindings: dict[str, BindingRecord] = {}
@@ -56,7 +60,11 @@ class MemoryStore:
         return done
 
     def _apply(self, change: Change) -> None:
-        if isinstance(change, AppRecord):
+        if isinstance(change, EnvironmentRecord):
+            self._environments[change.environment_id] = change
+        elif isinstance(change, EnvironmentRemoved):
+            self._remove_environment(change)
+        elif isinstance(change, AppRecord):
             self._apps[change.app_id] = change
         elif isinstance(change, FunctionRecord):
             self._functions[change.function_id] = change
@@ -75,6 +83,12 @@ class MemoryStore:
         else:
             self._logs[change.app_id].extend(change.entries)
 
+    def _remove_environment(self, removed: EnvironmentRemoved) -> None:
+        self._environments.pop(removed.environment_id, None)
+        for app in self._apps.values():
+            if app.environment_id == removed.environment_id and app.stopped_at is None:
+                self._apps[app.app_id] = replace(app, state=AppState.STOPPED.value, stopped_at=removed.at)
+
     def healthy(self) -> str:
         return ""
 
@@ -82,6 +96,7 @@ class MemoryStore:
         apps = {app.app_id: app for app in self._apps.values() if app.stopped_at is None}
         latest = max((call.finished_at or 0.0 for call in self._calls.values()), default=0.0)
         return Loaded(
+            environments=list(self._environments.values()),
             apps=list(apps.values()),
             functions=[function for function in self._functions.values() if function.app_id in apps],
             secrets=[secret for secret in self._secrets.values() if secret.app_id in apps],

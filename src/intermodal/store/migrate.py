@@ -22,8 +22,8 @@ def _config() -> Config:
     return config
 
 
-def upgrade(connection: Connection) -> None:
-    """Run the migrations that the database lacks, in the caller's transaction.
+def upgrade(connection: Connection, revision: str = "head") -> None:
+    """Run the migrations that the database lacks up to `revision`, in the caller's transaction.
 
     Raises:
         StoreError: the database was made by a newer version of this program.
@@ -40,4 +40,4 @@ def upgrade(connection: Connection) -> None:
     if current == scripts.get_current_head():
         return
     config.attributes["connection"] = connection
-    command.upgrade(config, "head")
+    command.upgrade(config, revision)

@@ -14,12 +14,13 @@ from intermodal.store.interface import (
     BindingRecord,
     CallKind,
     CallRecord,
-    Change,
+    EnvironmentRecord,
     FunctionRecord,
     InputChunk,
     LogChunk,
     MountRecord,
     OutputChunk,
+    Put,
     SecretRecord,
 )
 from modal._wire.messages.app import LogEntry, LogStream
@@ -31,7 +32,7 @@ def _dump(value: object) -> str:
     return json.dumps(value, separators=(",", ":"))
 
 
-def rows_of(change: Change) -> tuple[Table, list[Row]]:
+def rows_of(change: Put) -> tuple[Table, list[Row]]:
     """The table a change belongs to and the rows to write there."""
     if isinstance(change, CallRecord):
         row = dict(vars(change))
@@ -55,6 +56,8 @@ def rows_of(change: Change) -> tuple[Table, list[Row]]:
             }
             for entry in change.entries
         ]
+    if isinstance(change, EnvironmentRecord):
+        return schema.environments, [dict(vars(change))]
     if isinstance(change, AppRecord):
         return schema.apps, [dict(vars(change), functions=_dump(change.functions))]
     if isinstance(change, FunctionRecord):
@@ -64,6 +67,10 @@ def rows_of(change: Change) -> tuple[Table, list[Row]]:
     if isinstance(change, MountRecord):
         return schema.mounts, [dict(vars(change), files=_dump(change.files))]
     return schema.secrets, [dict(vars(change))]
+
+
+def environment_of(row: Mapping[str, Any]) -> EnvironmentRecord:
+    return EnvironmentRecord(**row)
 
 
 def app_of(row: Mapping[str, Any]) -> AppRecord:

@@ -9,13 +9,23 @@ metadata = MetaData()
 #: SQLite only gives INTEGER PRIMARY KEY columns their own numbers.
 BigId = BigInteger().with_variant(Integer, "sqlite")
 
+environments = Table(
+    "environments",
+    metadata,
+    Column("environment_id", String(256), primary_key=True),
+    Column("name", String(64), nullable=False),
+    Column("web_suffix", String(64), nullable=False),
+    Column("created_at", Float(53), nullable=False),
+    Index("environments_by_name", "name", unique=True),
+)
+
 apps = Table(
     "apps",
     metadata,
     Column("app_id", String(40), primary_key=True),
     Column("name", String(256)),
     Column("description", Text, nullable=False),
-    Column("environment", String(256), nullable=False),
+    Column("environment_id", String(256), nullable=False),
     Column("state", String(32), nullable=False),
     Column("session_id", String(64), nullable=False),
     Column("created_at", Float(53), nullable=False),

@@ -18,18 +18,20 @@ from sqlalchemy import Connection, Engine, Executable, Select, Table, create_eng
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.exc import OperationalError, SQLAlchemyError
 
-from intermodal.store import expiry, rows, schema
+from intermodal.store import environment_removal, expiry, rows, schema
 from intermodal.store.interface import (
     RECENT,
     AppRecord,
     CallRecord,
     Change,
+    EnvironmentRemoved,
     FunctionRecord,
     Json,
     Loaded,
     MountRecord,
     OpenCall,
     OutputChunk,
+    Put,
     StoreError,
 )
 from intermodal.store.migrate import upgrade
@@ -148,14 +150,17 @@ class SqlStore:
         return ""
 
     def _put_all(self, batch: list[Change]) -> None:
-        grouped: dict[Table, list[dict[str, Any]]] = {}
-        for change in batch:
-            table, new = rows.rows_of(change)
-            grouped.setdefault(table, []).extend(new)
         assert self._engine is not None
         with self._engine.begin() as connection:
-            for table, new in grouped.items():
-                _put(connection, table, new)
+            added: list[Put] = []
+            for change in batch:
+                if isinstance(change, EnvironmentRemoved):
+                    _put_records(connection, added)
+                    added = []
+                    environment_removal.remove(connection, change)
+                else:
+                    added.append(change)
+            _put_records(connection, added)
 
     def healthy(self) -> str:
         return self._failure
@@ -289,6 +294,15 @@ def _configure_sqlite(connection: Any, _record: object) -> None:
         connection.execute(f"PRAGMA {pragma}")
 
 
+def _put_records(connection: Connection, records: Sequence[Put]) -> None:
+    grouped: dict[Table, list[dict[str, Any]]] = {}
+    for record in records:
+        table, new = rows.rows_of(record)
+        grouped.setdefault(table, []).extend(new)
+    for table, new in grouped.items():
+        _put(connection, table, new)
+
+
 def _put(connection: Connection, table: Table, new: list[dict[str, Any]]) -> None:
     """Insert rows; one that has the key of an existing row replaces it. The last of several with one key wins."""
     if "id" in table.c:  # chunks are only ever added
@@ -335,6 +349,7 @@ def _load(connection: Connection) -> Loaded:
     latest = connection.scalar(select(func.max(ended))) or 0.0
     recent = select(schema.calls.c.key).where(ended > latest - RECENT, schema.calls.c.key != "")
     return Loaded(
+        environments=every(select(schema.environments), rows.environment_of),
         apps=every(select(schema.apps).where(schema.apps.c.stopped_at.is_(None)), rows.app_of),
         functions=every(select(schema.functions).where(schema.functions.c.app_id.in_(live)), rows.function_of),
         bindings=every(select(schema.bindings).where(schema.bindings.c.app_id.in_(live)), rows.binding_of),

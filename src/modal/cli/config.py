@@ -8,6 +8,7 @@ import click
 
 from ..config import config as settings
 from .lazy import LazyGroup
+from .request import ask
 
 
 @click.group("config", cls=LazyGroup)
@@ -28,8 +29,10 @@ def show(redact: bool) -> None:
 @config.command("set-environment")
 @click.argument("environment_name")
 def set_environment(environment_name: str) -> None:
-    """Make ENVIRONMENT_NAME the active profile's default environment."""
+    """Make ENVIRONMENT_NAME the active profile's default environment. It must exist."""
+    from .._wire.messages.environment import ENVIRONMENT_GET, EnvironmentRef
     from ..config import config_set_value
 
+    ask(ENVIRONMENT_GET, EnvironmentRef(environment_name))
     config_set_value("environment", environment_name)
     click.echo(f"The default environment is `{environment_name}`.")

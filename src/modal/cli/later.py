@@ -22,7 +22,6 @@ GROUPS = {
     "secret": "Manage secrets.",
     "queue": "Manage queues.",
     "volume": "Manage volumes.",
-    "environment": "Manage environments.",
     "token": "Manage tokens.",
 }
 
@@ -94,10 +93,6 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "volume cp": ("Copy files within a volume.", "<volume_name> <paths>... -e/--env="),
     "volume delete": ("Delete a volume with its files.", "<volume_name> -y/--yes -e/--env="),
     "volume rename": ("Rename a volume.", "<old_name> <new_name> -y/--yes -e/--env="),
-    "environment list": ("List environments.", "--json/--no-json"),
-    "environment create": ("Create an environment.", "<name>"),
-    "environment delete": ("Delete an environment with everything in it.", "<name> --confirm/--no-confirm"),
-    "environment update": ("Rename an environment.", "<current_name> --set-name= --set-web-suffix="),
     "token set": (
         "Store a token in the configuration.",
         "--token-id= --token-secret= --profile= --activate/--no-activate --verify/--no-verify",
@@ -111,7 +106,6 @@ OPTION_HELP = {
     "--all": "Take all of them.",
     "--cloud": "Cloud to run in.",
     "--cmd": "Command to run instead of a shell.",
-    "--confirm": "Delete without asking.",
     "--cpu": "Cores to request.",
     "--detach": "Let it go on when this client stops.",
     "--env": "Environment; the one of the active profile by default.",
@@ -128,8 +122,6 @@ OPTION_HELP = {
     "--recursive": "Delete directories with what is in them.",
     "--region": "Region to run in.",
     "--repr": "Show keys and values as Python writes them.",
-    "--set-name": "New name.",
-    "--set-web-suffix": "New suffix of the environment's web addresses.",
     "--source": "Where the request for the token comes from.",
     "--stream-logs": "Show the app's logs after it is deployed.",
     "--tag": "Mark this deployment with a version tag.",

@@ -18,6 +18,7 @@ _REAL = {
     "run": LazyCommand("Run a function or local entrypoint of an app.", "modal.cli.run", "run"),
     "app": LazyCommand("Manage apps.", "modal.cli.app", "app_group"),
     "config": LazyCommand("Show and change the configuration of this machine's client.", "modal.cli.config", "config"),
+    "environment": LazyCommand("Manage environments.", "modal.cli.environment", "environment_group"),
     "profile": LazyCommand("Switch between profiles of the configuration.", "modal.cli.profile", "profile_group"),
 }
 _LATER = {
@@ -32,7 +33,6 @@ _LATER = {
     "secret": "Manage secrets.",
     "queue": "Manage queues.",
     "volume": "Manage volumes.",
-    "environment": "Manage environments.",
     "token": "Manage tokens.",
 }
 

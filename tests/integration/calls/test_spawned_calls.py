@@ -11,6 +11,7 @@ import pytest
 from real_server import PYTHON, RealServer, until
 
 import modal
+from modal.cli.main import run_command_line
 from modal.exception import InvalidError, NotFoundError
 from modal.functions import FunctionStats, gather
 
@@ -90,6 +91,9 @@ def test_a_call_of_another_environment_is_not_found(app: modal.App, monkeypatch:
     def environments_inner() -> int:
         return 1
 
+    with pytest.raises(NotFoundError, match="no environment 'elsewhere'; there are: main"):
+        app.run(environment_name="elsewhere").__enter__()
+    assert run_command_line(["environment", "create", "elsewhere"]) == 0
     with app.run(environment_name="elsewhere"):
         call = environments_inner.spawn()
         assert call.get(timeout=20) == 1  # the caller made it: its environment does not matter

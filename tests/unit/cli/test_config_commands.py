@@ -41,13 +41,6 @@ def test_an_unknown_profile_gets_near_matches(capsys):
     assert "There is no profile `wrok` in the configuration file. Did you mean `work`?" in capsys.readouterr().err
 
 
-def test_the_default_environment_is_written_to_the_active_profile(config_file, capsys):
-    assert run_command_line(["config", "set-environment", "dev"]) == 0
-    capsys.readouterr()
-    run_command_line(["config", "show"])
-    assert json.loads(capsys.readouterr().out)["environment"] == "dev"
-
-
 def test_a_broken_configuration_file_is_one_sentence(config_file, capsys):
     config_file.write_text("not toml [")
     assert run_command_line(["config", "show"]) == 1

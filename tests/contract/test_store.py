@@ -24,6 +24,7 @@ from intermodal.store.interface import (
     LogChunk,
     MountRecord,
     OutputChunk,
+    ScheduleRecord,
     SecretRecord,
     Store,
     StoreError,
@@ -117,6 +118,20 @@ async def test_what_stopped_apps_consisted_of_expires_and_what_live_ones_do_stay
     assert await store.drop_mounts({"mo-new"}) == ["mo-ap-2"]
     assert await store.digests() == {"file of ap-1", "an input"}
     assert await store.drop_mounts(set()) == ["mo-new"]
+
+
+async def test_schedules_are_loaded_until_they_or_their_apps_end(store: Store) -> None:
+    stopped = dataclasses.replace(APP, app_id="ap-2", stopped_at=15.0)
+    hourly = ScheduleRecord(
+        "fu-1", "ap-1", {"period": {"hours": 1, "seconds": 0.5}}, 1764_000_000.123, 1764_003_600.623
+    )
+    others = [ScheduleRecord("fu-2", "ap-1", {}, 1.0, None), ScheduleRecord("fu-3", "ap-2", {}, 1.0, 2.0)]
+    await store.write([APP, stopped, hourly, *others])
+    assert (await store.load()).schedules == [hourly]
+    await store.expire(before=20.0, forget_before=0.0)
+    later = dataclasses.replace(hourly, next_run=1764_007_201.123)
+    await store.write([dataclasses.replace(stopped, stopped_at=None), later])
+    assert (await store.load()).schedules == [later]
 
 
 async def test_the_calls_that_inputs_made_are_found_oldest_first(store: Store) -> None:

@@ -30,10 +30,11 @@ def expire_rest(connection: Connection, before: float, forget_before: float) -> 
     apps, logs, expired = schema.apps, schema.logs, schema.expired_calls
     connection.execute(delete(logs).where(logs.c.at < before))
     connection.execute(delete(expired).where(expired.c.finished_at < forget_before))
+    connection.execute(delete(schema.schedules).where(schema.schedules.c.next_run.is_(None)))
     gone = list(connection.scalars(select(apps.c.app_id).where(apps.c.stopped_at < before)))
     for start in range(0, len(gone), _BATCH):
         some = gone[start : start + _BATCH]
-        for table in (schema.functions, schema.bindings, schema.secrets, logs, apps):
+        for table in (schema.functions, schema.bindings, schema.secrets, schema.schedules, logs, apps):
             connection.execute(delete(table).where(table.c.app_id.in_(some)))
 
 

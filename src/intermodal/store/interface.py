@@ -125,6 +125,17 @@ class OutputChunk:
 
 
 @dataclass(frozen=True)
+class ScheduleRecord:
+    """Where the schedule of a deployed function is."""
+
+    function_id: str
+    app_id: str
+    spec: Json  #: as in `FunctionSpec.schedule`
+    anchor: float  #: when it began
+    next_run: float | None  #: when it is due next; None: it has ended
+
+
+@dataclass(frozen=True)
 class LogChunk:
     app_id: str
     entries: list[LogEntry]
@@ -133,7 +144,7 @@ class LogChunk:
 #: What is added. A record put again replaces the one of its id.
 Put = Union[
     EnvironmentRecord, AppRecord, FunctionRecord, BindingRecord, MountRecord, SecretRecord,
-    CallRecord, InputChunk, OutputChunk, LogChunk,
+    ScheduleRecord, CallRecord, InputChunk, OutputChunk, LogChunk,
 ]  # fmt: skip
 Change = Union[Put, EnvironmentRemoved]
 
@@ -161,6 +172,7 @@ class Loaded:
     secrets: list[SecretRecord]  #: of those apps
     calls: list[OpenCall]
     bindings: list[BindingRecord] = field(default_factory=list)  #: of those apps
+    schedules: list[ScheduleRecord] = field(default_factory=list)  #: of those apps, not ended
     last_log: dict[str, int] = field(default_factory=dict)  #: app id -> `seq` of its last log entry
     recent_keys: list[str] = field(default_factory=list)  #: of calls that ended within `RECENT`
 

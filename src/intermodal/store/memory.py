@@ -22,6 +22,7 @@ from intermodal.store.interface import (
     MountRecord,
     OpenCall,
     OutputChunk,
+    ScheduleRecord,
     SecretRecord,
 )
 from modal._wire.messages.app import AppState, LogEntry
@@ -41,6 +42,7 @@ class MemoryStore:
         self._bindings: dict[str, BindingRecord] = {}
         self._mounts: dict[str, MountRecord] = {}
         self._secrets: dict[str, SecretRecord] = {}
+        self._schedules: dict[str, ScheduleRecord] = {}
         self._calls: dict[str, CallRecord] = {}
         self._inputs: dict[str, list[InputChunk]] = defaultdict(list)
         self._outputs: dict[str, list[OutputChunk]] = defaultdict(list)
@@ -74,6 +76,8 @@ class MemoryStore:
             self._mounts[change.mount_id] = change
         elif isinstance(change, SecretRecord):
             self._secrets[change.secret_id] = change
+        elif isinstance(change, ScheduleRecord):
+            self._schedules[change.function_id] = change
         elif isinstance(change, CallRecord):
             self._calls[change.call_id] = change
         elif isinstance(change, InputChunk):
@@ -106,6 +110,11 @@ class MemoryStore:
                 if call.finished_at is None
             ],
             bindings=[binding for binding in self._bindings.values() if binding.app_id in apps],
+            schedules=[
+                schedule
+                for schedule in self._schedules.values()
+                if schedule.app_id in apps and schedule.next_run is not None
+            ],
             last_log={app_id: self._logs[app_id][-1].seq for app_id in apps if self._logs.get(app_id)},
             recent_keys=[
                 call.key for call in self._calls.values() if call.key and (call.finished_at or 0.0) > latest - RECENT
@@ -154,6 +163,7 @@ class MemoryStore:
         self._functions = {key: one for key, one in self._functions.items() if one.app_id in self._apps}
         self._bindings = {key: one for key, one in self._bindings.items() if one.app_id in self._apps}
         self._secrets = {key: one for key, one in self._secrets.items() if one.app_id in self._apps}
+        self._schedules = {key: one for key, one in self._schedules.items() if one.app_id in self._apps}
         for app_id, entries in self._logs.items():
             self._logs[app_id] = [entry for entry in entries if entry.at >= before]
         return len(gone)

@@ -21,6 +21,7 @@ from intermodal.store.interface import (
     MountRecord,
     OutputChunk,
     Put,
+    ScheduleRecord,
     SecretRecord,
 )
 from modal._wire.messages.app import LogEntry, LogStream
@@ -66,6 +67,8 @@ def rows_of(change: Put) -> tuple[Table, list[Row]]:
         return schema.bindings, [dict(vars(change), overrides=_dump(change.overrides))]
     if isinstance(change, MountRecord):
         return schema.mounts, [dict(vars(change), files=_dump(change.files))]
+    if isinstance(change, ScheduleRecord):
+        return schema.schedules, [dict(vars(change), spec=_dump(change.spec))]
     return schema.secrets, [dict(vars(change))]
 
 
@@ -103,6 +106,10 @@ def input_chunk_of(row: Mapping[str, Any]) -> InputChunk:
 
 def output_chunk_of(row: Mapping[str, Any]) -> OutputChunk:
     return OutputChunk(row["call_id"], json.loads(row["records"]), bytes(row["body"]))
+
+
+def schedule_of(row: Mapping[str, Any]) -> ScheduleRecord:
+    return ScheduleRecord(**{**row, "spec": json.loads(row["spec"])})
 
 
 def log_of(row: Mapping[str, Any]) -> LogEntry:

@@ -115,6 +115,17 @@ output_chunks = Table(
     Index("output_chunks_by_call", "call_id"),
 )
 
+schedules = Table(
+    "schedules",
+    metadata,
+    Column("function_id", String(40), primary_key=True),
+    Column("app_id", String(40), nullable=False),
+    Column("spec", Text, nullable=False),
+    Column("anchor", Float(53), nullable=False),
+    Column("next_run", Float(53)),
+    Index("schedules_by_app", "app_id"),
+)
+
 expired_calls = Table(
     "expired_calls",
     metadata,

@@ -329,7 +329,7 @@ def _load(connection: Connection) -> Loaded:
 
     live = select(schema.apps.c.app_id).where(schema.apps.c.stopped_at.is_(None))
     open_ids = select(schema.calls.c.call_id).where(schema.calls.c.finished_at.is_(None))
-    chunks_in, chunks_out = schema.input_chunks, schema.output_chunks
+    chunks_in, chunks_out, schedules = schema.input_chunks, schema.output_chunks, schema.schedules
     inputs = every(select(chunks_in).where(chunks_in.c.call_id.in_(open_ids)).order_by("id"), rows.input_chunk_of)
     outputs = every(select(chunks_out).where(chunks_out.c.call_id.in_(open_ids)).order_by("id"), rows.output_chunk_of)
     last_log = (
@@ -355,6 +355,9 @@ def _load(connection: Connection) -> Loaded:
         bindings=every(select(schema.bindings).where(schema.bindings.c.app_id.in_(live)), rows.binding_of),
         secrets=every(select(schema.secrets).where(schema.secrets.c.app_id.in_(live)), rows.secret_of),
         calls=list(calls.values()),
+        schedules=every(
+            select(schedules).where(schedules.c.app_id.in_(live), schedules.c.next_run.is_not(None)), rows.schedule_of
+        ),
         last_log=dict(connection.execute(last_log).tuples().all()),
         recent_keys=list(connection.scalars(recent)),
     )

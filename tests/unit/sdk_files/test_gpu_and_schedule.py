@@ -57,7 +57,7 @@ def test_alternatives_keep_their_order() -> None:
 
 
 @pytest.mark.parametrize(
-    "text", ["* * * * *", "5 4 * * *", "0 9 * * 4", "*/15 0-6/2 1,15 jan-mar MON,fri", "0 0 31 12 7"]
+    "text", ["* * * * *", "5 4 * * *", "0 9 * * 4", "*/15 0-6/2 1,15 jan-mar MON,fri", "0 0 31 12 7", "5/20 * * * *"]
 )
 def test_cron_expressions_are_accepted(text: str) -> None:
     assert Cron(text)._spec() == {"cron": text}
@@ -67,7 +67,7 @@ def test_cron_expressions_are_accepted(text: str) -> None:
 @pytest.mark.parametrize(
     "text",
     ["", "* * * *", "* * * * * *", "60 * * * *", "* 24 * * *", "* * 0 * *", "* * * 13 *", "* * * * 8", "a * * * *"]
-    + ["5-1 * * * *", "*/0 * * * *", "5/2 * * * *", "1, * * * *", "*-5 * * * *", "@daily", 5],
+    + ["5-1 * * * *", "*/0 * * * *", "*/90 * * * *", "0 0 31 2,4 *", "1, * * * *", "*-5 * * * *", "@daily", 5],
 )
 def test_a_bad_cron_expression_is_an_error(text) -> None:
     with pytest.raises(InvalidError):
@@ -85,7 +85,8 @@ def test_periods_add_up_their_parts() -> None:
 
 @pytest.mark.parametrize(
     "parts",
-    [{}, {"days": -1}, {"days": 1.5}, {"hours": "1"}, {"seconds": math.nan}, {"seconds": math.inf}, {"days": True}],
+    [{}, {"days": -1}, {"days": 1.5}, {"hours": "1"}, {"seconds": math.nan}, {"seconds": math.inf}, {"days": True}]
+    + [{"seconds": 0.5}, {"years": 1001}, {"weeks": 10**400}],
 )
 def test_a_bad_period_is_an_error(parts) -> None:
     with pytest.raises(InvalidError):

@@ -20,7 +20,6 @@ import uvloop
 from intermodal import __version__
 from intermodal.blobs.local import LocalBlobStore
 from intermodal.builder.interface import Builder
-from intermodal.control.access import AdminToken
 from intermodal.control.app_service import AppService
 from intermodal.control.apps import Apps
 from intermodal.control.blob_service import BlobService
@@ -39,8 +38,10 @@ from intermodal.control.image_service import ImageService
 from intermodal.control.mount_service import MountService, SecretService
 from intermodal.control.recovery import Recovery
 from intermodal.control.retention import Retention
-from intermodal.control.rpc import Dispatcher, serve_unix
+from intermodal.control.rpc import LOCAL, Dispatcher, serve_unix
 from intermodal.control.server_service import ServerService
+from intermodal.control.token_service import TokenService
+from intermodal.control.tokens import Tokens
 from intermodal.machines.app import AppPhase
 from intermodal.model.ids import new_id
 from intermodal.node.composition import NodeSettings, isolated_agent, plain_agent
@@ -145,8 +146,9 @@ async def running(
         fleet = Fleet(scheduler, calls, functions, apps, secrets.env, time.time, settings.stop_grace)
         calls.on_finish = fleet.input_finished
         stack.callback(calls.flush)
+        tokens = Tokens(store, rng, time.time)
         dispatcher = Dispatcher(version=__version__, session_grace=settings.session_grace)
-        node = _make_node(settings, blobs, fleet, ContainerCalls(dispatcher, fleet))
+        node = _make_node(settings, blobs, fleet, ContainerCalls(dispatcher, fleet, tokens))
         stack.push_async_callback(node.close)
         await node.open()
         fleet.open(node)
@@ -156,9 +158,12 @@ async def running(
         function_service = FunctionService(store, apps, functions, images, mounts, secrets, fleet, rng)
         class_service = ClassService(store, apps, functions, secrets, fleet, time.time)
         recovery = Recovery(apps, secrets, functions, function_service, class_service, calls, fleet, app_service)
-        earlier = await recovery.run(await store.load(), settings.session_grace)
+        loaded = await store.load()
+        tokens.restore(loaded.tokens)
+        earlier = await recovery.run(loaded, settings.session_grace)
         call_service = CallService(apps, functions, calls, fleet, rng, time.time, earlier)
         server_service = ServerService(settings, __version__, store, lambda: fleet.container_count)
+        token_service = TokenService(tokens, dispatcher, time.time)
         for service in (
             app_service,
             BlobService(blobs),
@@ -171,20 +176,21 @@ async def running(
             mounts,
             secrets,
             server_service,
+            token_service,
         ):
             service.register(dispatcher)
 
         stack.push_async_callback(dispatcher.close)
         stack.callback(call_service.leave)
         stack.push_async_callback(_stop_ephemeral_apps, apps, app_service)
-        token = AdminToken(settings.data_dir / "admin.token")
-        http = HttpPort(settings, dispatcher, token, store)
+        stack.callback(asyncio.create_task(token_service.run(), name="tokens").cancel)
+        http = HttpPort(settings, dispatcher, tokens, store)
         stack.push_async_callback(http.close)
         server_service.url = await http.open()
-        listener = await serve_unix(dispatcher, settings.socket)
+        listener = await serve_unix(dispatcher, settings.socket, tokens.authenticator("this machine", LOCAL))
         stack.callback(settings.socket.unlink, missing_ok=True)
         stack.callback(listener.close)
-        retention = Retention(store, calls, mounts, blobs, settings.retention, time.time)
+        retention = Retention(store, calls, mounts, blobs, tokens, settings.retention, time.time)
         stack.callback(asyncio.create_task(retention.run(), name="retention").cancel)
         stack.callback(asyncio.create_task(class_service.run(), name="unused bindings").cancel)
         log.info("serving %s and %s, data in %s", server_service.url or "no port", settings.socket, settings.data_dir)

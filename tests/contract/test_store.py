@@ -28,6 +28,7 @@ from intermodal.store.interface import (
     SecretRecord,
     Store,
     StoreError,
+    TokenRecord,
 )
 from intermodal.store.memory import MemoryStore
 from intermodal.store.migrate import upgrade
@@ -72,6 +73,17 @@ async def test_a_record_put_again_replaces_the_earlier_one(store: Store) -> None
     store.write([APP])
     store.write([dataclasses.replace(APP, description="one"), dataclasses.replace(APP, description="two")])
     assert [app.description for app in (await store.load()).apps] == ["two"]
+
+
+async def test_tokens_are_loaded_until_they_have_been_useless_for_long_enough(store: Store) -> None:
+    token = TokenRecord("ak-1", "ci", "member", b"\0hash", 10.0, "local user", "cli", 99.0, None, 11.0)
+    revoked, expired = (dataclasses.replace(token, token_id=name, expires_at=None) for name in ("ak-2", "ak-3"))
+    await store.write(
+        [token, dataclasses.replace(revoked, revoked_at=40.0), dataclasses.replace(expired, expires_at=40.0)]
+    )
+    assert {one.token_id for one in (await store.load()).tokens} == {"ak-1", "ak-2", "ak-3"}
+    await store.expire(50.0, 50.0)
+    assert (await store.load()).tokens == [token]
 
 
 async def test_stopped_apps_and_finished_calls_are_not_loaded(store: Store) -> None:

@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 import ast
+import importlib
+import pkgutil
 from pathlib import Path
 
+from modal._wire import messages
+from modal._wire.messages.common import Method, Shape
+
 CONTROL = Path(__file__).parents[2] / "src/intermodal/control"
-CHECKS = {"require_app", "require_user"}
+CHECKS = {"require_app", "require_user", "require_admin"}
 
 #: Handlers that any caller may use, and why.
 OPEN = {
     "ServerService.info": "says nothing that a caller could not find out",
+    "TokenService.identity": "says who the caller is",
     "BlobService.missing": "a digest gives nothing away but that its content exists",
     "BlobService.put": "adds bytes under their own digest, within a size limit",
     "BlobService.get": "knowing the digest is what entitles to the bytes",
@@ -56,3 +62,14 @@ def test_every_handler_checks_its_caller_or_is_open_for_a_reason() -> None:
                 unchecked.add(f"{name}.{method}")
     assert unchecked == set(OPEN)
     assert count >= 20
+
+
+def test_whatever_takes_a_stream_from_its_caller_counts_as_a_change() -> None:
+    """Callers that may only read are refused by `mutating` alone."""
+    found = 0
+    for module in pkgutil.iter_modules(messages.__path__):
+        for method in vars(importlib.import_module(f"{messages.__name__}.{module.name}")).values():
+            if isinstance(method, Method):
+                found += 1
+                assert method.mutating or method.shape in (Shape.UNARY, Shape.SERVER_STREAM), method.name
+    assert found >= 20

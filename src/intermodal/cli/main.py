@@ -143,6 +143,52 @@ def doctor(as_json: bool, **given: Any) -> int:
     return int(failed)
 
 
+@intermodal_cli.group()
+def token() -> None:
+    """Say who may use this server over the network."""
+
+
+@token.command("create")
+@click.argument("name")
+@click.option(
+    "--role",
+    type=click.Choice(["admin", "member", "read-only"]),
+    default="member",
+    show_default=True,
+    help="What it may do: everything, everything but give access to others, or look.",
+)
+@click.option("--expires", metavar="DURATION", help="When it ends, as in 90d, 12h or 30m; never by default.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON for programs.")
+@_takes(_DATA_DIR)
+def create_token(name: str, role: str, expires: str | None, as_json: bool, **given: Any) -> None:
+    """Make a token for NAME (a person or a program) and print it, once."""
+    from intermodal.cli.token import create
+    from modal._wire.messages.token import Role
+
+    create(Settings.load(**given), name, Role(role), expires, as_json)
+
+
+@token.command("list")
+@click.option("--all", "everything", is_flag=True, help="Also those that are revoked or expired.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON for programs.")
+@_takes(_DATA_DIR)
+def list_tokens(everything: bool, as_json: bool, **given: Any) -> None:
+    """List the tokens. Their secrets are not known to the server."""
+    from intermodal.cli.token import show
+
+    show(Settings.load(**given), everything, as_json)
+
+
+@token.command("revoke")
+@click.argument("token")
+@_takes(_DATA_DIR)
+def revoke_token(token: str, **given: Any) -> None:
+    """Revoke TOKEN, given by id or name: it is not accepted any more, and its connections are closed."""
+    from intermodal.cli.token import revoke
+
+    revoke(Settings.load(**given), token)
+
+
 def main(args: Sequence[str] | None = None) -> None:
     """Run the command line and exit the process with its code."""
     sys.exit(run_command_line(args))

@@ -1,19 +1,16 @@
 """Who may do what: every handler asks here before it acts.
 
-A local user (the Unix socket admits only the server's own user) and a token may do everything; code in a container may
-only use its own app.
+A local user (the Unix socket admits only the server's own user) may do everything, a token what its role says; code in
+a container may only use its own app. That a read-only token changes nothing is held before any handler is asked, in
+`rpc_peer.py`.
 """
 
 from __future__ import annotations
 
-import hmac
-import os
-import secrets
-from pathlib import Path
-
 from intermodal.control.apps import Apps
 from intermodal.control.rpc import Context
 from intermodal.store.interface import CallRecord
+from modal._wire.messages.token import Role
 from modal.exception import AuthError, NotFoundError
 
 
@@ -29,6 +26,16 @@ def require_user(ctx: Context) -> None:
         raise AuthError("This cannot be done from inside a container; do it from your own machine.")
 
 
+def require_admin(ctx: Context) -> None:
+    """Raise `AuthError` unless the caller may give and take access."""
+    require_user(ctx)
+    if ctx.principal.role is not Role.ADMIN:
+        raise AuthError(
+            f"This takes the role admin, and the token {ctx.principal.who!r} has the role {ctx.principal.role.value}. "
+            "A user of the server's machine can do it there."
+        )
+
+
 async def require_environment(apps: Apps, call: CallRecord, name: str) -> None:
     """Raise `NotFoundError` unless the call is one of the environment of this name; "" is any."""
     if name and (await apps.environment_of(call.app_id)) not in (apps.environments.require(name).environment_id, ""):
@@ -36,25 +43,3 @@ async def require_environment(apps: Apps, call: CallRecord, name: str) -> None:
             f"There is no function call {call.call_id!r} in the environment {name!r}; it belongs to "
             "another one. Choose that with MODAL_ENVIRONMENT."
         )
-
-
-class AdminToken:
-    """The token that opens the TCP port, kept in a file that only the server's user can read.
-
-    The first line is the id, the second the secret: what a client sets as `token_id` and `token_secret`.
-    """
-
-    def __init__(self, path: Path) -> None:
-        if not path.exists():
-            draft = path.with_suffix(".new")
-            draft.unlink(missing_ok=True)
-            with os.fdopen(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
-                file.write(f"ak-{secrets.token_urlsafe(12)}\nas-{secrets.token_urlsafe(32)}\n")
-            draft.rename(path)
-        lines = path.read_text().split("\n")
-        self._id, self._secret = lines[0], lines[1]
-
-    def matches(self, token_id: str, token_secret: str) -> bool:
-        """Compare in constant time."""
-        same_id = hmac.compare_digest(token_id.encode(), self._id.encode())
-        return hmac.compare_digest(token_secret.encode(), self._secret.encode()) and same_id

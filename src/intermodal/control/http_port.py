@@ -6,7 +6,6 @@ import asyncio
 import contextlib
 import socket
 from collections.abc import Iterator
-from typing import Any
 
 import uvicorn
 from starlette.applications import Starlette
@@ -14,12 +13,12 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse
 from starlette.routing import Route
 
-from intermodal.control.access import AdminToken
-from intermodal.control.rpc import Dispatcher, Principal
+from intermodal.control.rpc import Dispatcher
 from intermodal.control.rpc_websocket import websocket_route
+from intermodal.control.tokens import Tokens
 from intermodal.settings import Settings
 from intermodal.store.interface import Store
-from modal.exception import AuthError, InvalidError
+from modal.exception import InvalidError
 
 
 class _Uvicorn(uvicorn.Server):
@@ -32,26 +31,16 @@ class _Uvicorn(uvicorn.Server):
 class HttpPort:
     """Serves on `settings.host`:`settings.port` from `open` to `close`."""
 
-    def __init__(self, settings: Settings, dispatcher: Dispatcher, token: AdminToken, store: Store) -> None:
+    def __init__(self, settings: Settings, dispatcher: Dispatcher, tokens: Tokens, store: Store) -> None:
         self._settings = settings
-        self._token = token
         self._store = store
         self._server: _Uvicorn | None = None
         self._serving: asyncio.Task[None] | None = None
         routes = [
-            websocket_route(dispatcher, self._authenticate),
+            websocket_route(dispatcher, tokens.authenticator),
             Route("/healthz", self._health),
         ]
         self._app = Starlette(routes=routes)
-
-    def _authenticate(self, token: dict[str, Any] | None) -> Principal:
-        given = token or {}
-        if not self._token.matches(str(given.get("id", "")), str(given.get("secret", ""))):
-            raise AuthError(
-                "The token is missing or not accepted. Set MODAL_TOKEN_ID and MODAL_TOKEN_SECRET to the two lines "
-                "of the file admin.token in the server's data directory."
-            )
-        return Principal("token")
 
     async def _health(self, request: Request) -> JSONResponse:
         unhealthy = self._store.healthy()

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from intermodal.blobs.interface import BlobStore
 from intermodal.control.calls import Calls
 from intermodal.control.mount_service import MountService
+from intermodal.control.tokens import Tokens
 from intermodal.store.interface import Store
 from modal.exception import Error
 
@@ -32,6 +33,7 @@ class Retention:
         calls: Calls,
         mounts: MountService,
         blobs: BlobStore,
+        tokens: Tokens,
         retention: float,
         now: Callable[[], float],
     ) -> None:
@@ -39,6 +41,7 @@ class Retention:
         self._calls = calls
         self._mounts = mounts
         self._blobs = blobs
+        self._tokens = tokens
         self._retention = retention
         self._now = now
         self._started = now()
@@ -63,6 +66,7 @@ class Retention:
         settled = now - min(_UPLOAD_GRACE, self._retention)
         gone = await self._store.expire(now - self._retention, now - self._retention * _REMEMBER)
         self._calls.expire(now - self._retention)
+        self._tokens.forget(now - self._retention)
         unused: list[str] = []
         if self._started < settled:  # else mounts may be in use that were asked for before this server started
             unused = await self._store.drop_mounts(self._mounts.used_since(settled))

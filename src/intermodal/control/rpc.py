@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import os
 import socket
 import stat
+import struct
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any, TypeVar, Union
@@ -17,10 +19,12 @@ from intermodal.control.rpc_replies import ReplyMemory
 from intermodal.control.rpc_run import Run
 from modal._wire.carrier import StreamCarrier
 from modal._wire.endpoint import MessageStream
-from modal._wire.messages.common import Method
+from modal._wire.messages.common import ErrorInfo, Method
 
 Request = TypeVar("Request")
 Response = TypeVar("Response")
+
+logger = logging.getLogger("intermodal.rpc")
 
 SESSION_GRACE = 15.0  #: seconds that a session without a connection is waited for
 
@@ -102,20 +106,25 @@ class Dispatcher:
         self._peers.add(peer)
         return peer
 
-    def connection_protocol(self, principal: Principal) -> StreamCarrier:
-        """Make the asyncio protocol for a new stream connection of `principal`."""
-        return StreamCarrier(self.peer(lambda token: principal))
+    def connection_protocol(self, authenticate: Authenticate) -> StreamCarrier:
+        """Make the asyncio protocol for a new stream connection whose caller is `authenticate(token)`."""
+        return StreamCarrier(self.peer(authenticate))
 
-    def adopt(self, principal: Principal, transport: asyncio.Transport, first_frame: bytes) -> StreamCarrier:
+    def adopt(self, authenticate: Authenticate, transport: asyncio.Transport, first_frame: bytes) -> StreamCarrier:
         """Continue a connection whose first frame (without its length) someone else has read.
 
         The transport is given the returned protocol; bytes read beyond the frame go to its `data_received`.
         """
-        protocol = self.connection_protocol(principal)
+        protocol = self.connection_protocol(authenticate)
         protocol.connection_made(transport)
         transport.set_protocol(protocol)
         protocol.frame_received(first_frame)
         return protocol
+
+    def refuse_token(self, token_id: str, error: ErrorInfo) -> None:
+        """End every connection of a token that is not accepted any more."""
+        for peer in [peer for peer in self._peers if peer.token_id == token_id]:
+            peer.refuse(error)
 
     async def close(self) -> None:
         """Hang up every connection, cancel every handler and wait until they are gone. Sessions are not closed."""
@@ -161,10 +170,32 @@ class Dispatcher:
             self.session_closed(session_id, principal)
 
 
+def _anyone_is_local(token: dict[str, Any] | None) -> Principal:
+    return LOCAL
+
+
+class _LocalCarrier(StreamCarrier):
+    """Serves processes of this user and root, whoever got hold of the socket."""
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        uid = _peer_uid(transport)
+        if uid not in (os.geteuid(), 0):
+            logger.warning("a process of user %d was refused at the local socket", uid)
+            transport.abort()  # type: ignore[attr-defined]
+            return
+        super().connection_made(transport)
+
+
+def _peer_uid(transport: asyncio.BaseTransport) -> int:
+    with socket.socket(fileno=os.dup(transport.get_extra_info("socket").fileno())) as peer:
+        _, uid, _ = struct.unpack("3i", peer.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, struct.calcsize("3i")))
+    return int(uid)
+
+
 async def serve_unix(
-    dispatcher: Dispatcher, path: str | os.PathLike[str], principal: Principal = LOCAL
+    dispatcher: Dispatcher, path: str | os.PathLike[str], authenticate: Authenticate = _anyone_is_local
 ) -> asyncio.Server:
-    """Listen on the Unix socket `path`, which only this user may open; whoever can open it is `principal`.
+    """Listen on the Unix socket `path` for processes of this user and root; who they are is `authenticate(token)`.
 
     A socket that a dead server left is replaced.
 
@@ -185,7 +216,7 @@ async def serve_unix(
         finally:
             os.umask(mask)
         return await asyncio.get_running_loop().create_unix_server(
-            lambda: dispatcher.connection_protocol(principal), sock=listener, backlog=1024
+            lambda: _LocalCarrier(dispatcher.peer(authenticate)), sock=listener, backlog=1024
         )
     except BaseException:
         listener.close()

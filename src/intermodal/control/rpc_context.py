@@ -3,21 +3,34 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal
+
+from modal._wire.messages.token import Role
 
 
 @dataclass(frozen=True, slots=True)
 class Principal:
-    """Who calls."""
+    """Who calls. Equal when it is the same user, token or container."""
 
     kind: Literal["local", "container", "token"]
     container_id: str = ""
-    app_id: str = ""
+    app_id: str = ""  #: of the container
     environment_id: str = ""  #: of a container's app
+    token_id: str = ""
+    name: str = field(default="", compare=False)  #: of the token
+    role: Role = field(default=Role.MEMBER, compare=False)
+
+    @property
+    def who(self) -> str:
+        """For people: who did something."""
+        if self.kind == "container":
+            return f"container {self.container_id}"
+        return self.name or self.token_id or "local user"
 
 
-LOCAL = Principal("local")
+#: A user of the server's machine, who came through the Unix socket.
+LOCAL = Principal("local", role=Role.ADMIN)
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,6 +15,7 @@ from modal._wire.connection import Aborted, Cancelled, Connection, Event, Hello,
 from modal._wire.endpoint import Carrier, Endpoint, MessageStream
 from modal._wire.errors import WireError, to_error_info
 from modal._wire.messages.common import ErrorInfo, Method, Shape
+from modal._wire.messages.token import Role
 from modal.exception import ConnectionError
 
 if TYPE_CHECKING:
@@ -52,6 +53,16 @@ class Peer(Endpoint):
         self.cancel_all()
         self._dispatcher.left(self, self._principal, self._session, for_good=self._said_bye)
 
+    @property
+    def token_id(self) -> str:
+        """The token that it came with; "" for none."""
+        return self._principal.token_id if self._principal is not None else ""
+
+    def refuse(self, error: ErrorInfo) -> None:
+        """Tell the client why it is not served any more, and hang up."""
+        self.connection.abort(error)
+        self.hang_up()
+
     def cancel_all(self) -> None:
         """The caller is gone: end what need not go on."""
         runs, self._runs = self._runs, {}
@@ -87,8 +98,7 @@ class Peer(Endpoint):
         try:
             self._principal = self._authenticate(event.token)
         except Exception as exc:
-            self.connection.abort(failure_of(_HELLO, exc).error or to_error_info(exc))
-            self.hang_up()
+            self.refuse(failure_of(_HELLO, exc).error or to_error_info(exc))
             return
         if self._handshake is not None:
             self._handshake.cancel()
@@ -107,6 +117,10 @@ class Peer(Endpoint):
             self.connection.fail(event.id, _unknown(event.method))
             return
         method, handler = found
+        assert self._principal is not None  # calls are only received after the handshake
+        if method.mutating and self._principal.role is Role.READ_ONLY:
+            self.connection.fail(event.id, _READ_ONLY)
+            return
         try:
             request = decode(method.request, event.request)
         except WireError as error:
@@ -119,7 +133,7 @@ class Peer(Endpoint):
 
     def _context(self, event: Opened) -> Context:
         deadline = None if event.seconds is None else asyncio.get_running_loop().time() + event.seconds
-        assert self._principal is not None  # calls are only received after the handshake
+        assert self._principal is not None
         return Context(self._session, self._principal, deadline, event.key)
 
     def _open_unary(self, event: Opened, method: Method[Any, Any], handler: Callable[..., Any], request: Any) -> None:
@@ -225,6 +239,9 @@ class Peer(Endpoint):
         self._cancelled(id)
 
 
+_READ_ONLY = ErrorInfo(
+    "AuthError", "The token is read-only, and this would change something. Use a token with the role member."
+)
 _HELLO: Method[Any, Any] = Method("hello", type(None), type(None))
 
 

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import logging
 from collections import deque
+from collections.abc import Callable
 from typing import Any
 
 from starlette.routing import WebSocketRoute
@@ -25,8 +26,10 @@ logger = logging.getLogger("intermodal.rpc")
 _POLICY_VIOLATION = 1008
 
 
-def websocket_route(dispatcher: Dispatcher, authenticate: Authenticate, path: str = RPC_PATH) -> WebSocketRoute:
-    """Serve RPC at `path` to callers that `authenticate` accepts.
+def websocket_route(
+    dispatcher: Dispatcher, authenticator: Callable[[str], Authenticate], path: str = RPC_PATH
+) -> WebSocketRoute:
+    """Serve RPC at `path`; `authenticator(address)` checks the handshake of a connection from there.
 
     The server below must accept messages of `modal._wire.frames.FRAME_LIMIT` bytes (uvicorn's default).
     """
@@ -37,7 +40,8 @@ def websocket_route(dispatcher: Dispatcher, authenticate: Authenticate, path: st
             await websocket.close(_POLICY_VIOLATION)
             return
         await websocket.accept()
-        await WebSocketServerCarrier(websocket, dispatcher.peer(authenticate)).run()
+        address = websocket.client.host if websocket.client is not None else "an unknown address"
+        await WebSocketServerCarrier(websocket, dispatcher.peer(authenticator(address))).run()
 
     return WebSocketRoute(path, endpoint)
 

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from intermodal.control.rpc import Context, Dispatcher
 from intermodal.settings import Settings
 from intermodal.store.interface import Store
+from modal._wire.connection import PROTOCOL
 from modal._wire.messages.common import Empty
 from modal._wire.messages.server import SERVER_INFO, ServerInfo
 
@@ -29,9 +30,10 @@ class ServerService:
             version=self._version,
             pid=os.getpid(),
             url=self.url,
-            socket=str(self._settings.socket),
-            data_dir=str(self._settings.data_dir),
+            # Where things are on the server's disk is of use to its own users alone.
+            socket=str(self._settings.socket) if ctx.principal.kind == "local" else "",
+            data_dir=str(self._settings.data_dir) if ctx.principal.kind == "local" else "",
             containers=self._containers(),
-            protocol=1,
+            protocol=PROTOCOL,
             warnings=[unhealthy] if unhealthy else [],
         )

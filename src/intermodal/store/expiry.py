@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Collection
 
-from sqlalchemy import Connection, delete, insert, select
+from sqlalchemy import Connection, delete, insert, or_, select
 
 from intermodal.store import schema
 
@@ -26,11 +26,13 @@ def expire_calls(connection: Connection, before: float) -> int:
 
 
 def expire_rest(connection: Connection, before: float, forget_before: float) -> None:
-    """Delete old output, apps that stopped before a time with what they consisted of, and old memories of calls."""
+    """Delete old output, tokens and memories of calls, and apps that stopped before a time with all they had."""
     apps, logs, expired = schema.apps, schema.logs, schema.expired_calls
     connection.execute(delete(logs).where(logs.c.at < before))
     connection.execute(delete(expired).where(expired.c.finished_at < forget_before))
     connection.execute(delete(schema.schedules).where(schema.schedules.c.next_run.is_(None)))
+    tokens = schema.tokens
+    connection.execute(delete(tokens).where(or_(tokens.c.revoked_at < before, tokens.c.expires_at < before)))
     gone = list(connection.scalars(select(apps.c.app_id).where(apps.c.stopped_at < before)))
     for start in range(0, len(gone), _BATCH):
         some = gone[start : start + _BATCH]

@@ -93,6 +93,22 @@ class SecretRecord:
 
 
 @dataclass(frozen=True)
+class TokenRecord:
+    """Times are seconds since the epoch."""
+
+    token_id: str
+    name: str
+    role: str  #: modal._wire.messages.token.Role value
+    secret_hash: bytes
+    created_at: float
+    created_by: str
+    source: str = ""
+    expires_at: float | None = None
+    revoked_at: float | None = None
+    last_used_at: float | None = None
+
+
+@dataclass(frozen=True)
 class CallRecord:
     call_id: str
     function_id: str
@@ -144,7 +160,7 @@ class LogChunk:
 #: What is added. A record put again replaces the one of its id.
 Put = Union[
     EnvironmentRecord, AppRecord, FunctionRecord, BindingRecord, MountRecord, SecretRecord,
-    ScheduleRecord, CallRecord, InputChunk, OutputChunk, LogChunk,
+    ScheduleRecord, TokenRecord, CallRecord, InputChunk, OutputChunk, LogChunk,
 ]  # fmt: skip
 Change = Union[Put, EnvironmentRemoved]
 
@@ -170,6 +186,7 @@ class Loaded:
     apps: list[AppRecord]  #: not stopped
     functions: list[FunctionRecord]  #: of those apps
     secrets: list[SecretRecord]  #: of those apps
+    tokens: list[TokenRecord]  #: also those that are not accepted any more
     calls: list[OpenCall]
     bindings: list[BindingRecord] = field(default_factory=list)  #: of those apps
     schedules: list[ScheduleRecord] = field(default_factory=list)  #: of those apps, not ended
@@ -227,7 +244,8 @@ class Store(Protocol):
         """Delete what ended before a time: calls with their inputs and outputs, output, and what apps consisted of.
 
         Args:
-            before: calls that finished, lines that were logged and apps that stopped before this are deleted.
+            before: calls that finished, lines that were logged, apps that stopped and tokens that expired or were
+                revoked before this are deleted.
             forget_before: of calls that finished before this, it is not even remembered that they existed.
 
         Returns:

@@ -24,6 +24,7 @@ from intermodal.store.interface import (
     OutputChunk,
     ScheduleRecord,
     SecretRecord,
+    TokenRecord,
 )
 from modal._wire.messages.app import AppState, LogEntry
 
@@ -43,6 +44,7 @@ class MemoryStore:
         self._mounts: dict[str, MountRecord] = {}
         self._secrets: dict[str, SecretRecord] = {}
         self._schedules: dict[str, ScheduleRecord] = {}
+        self._tokens: dict[str, TokenRecord] = {}
         self._calls: dict[str, CallRecord] = {}
         self._inputs: dict[str, list[InputChunk]] = defaultdict(list)
         self._outputs: dict[str, list[OutputChunk]] = defaultdict(list)
@@ -78,6 +80,8 @@ class MemoryStore:
             self._secrets[change.secret_id] = change
         elif isinstance(change, ScheduleRecord):
             self._schedules[change.function_id] = change
+        elif isinstance(change, TokenRecord):
+            self._tokens[change.token_id] = change
         elif isinstance(change, CallRecord):
             self._calls[change.call_id] = change
         elif isinstance(change, InputChunk):
@@ -104,6 +108,7 @@ class MemoryStore:
             apps=list(apps.values()),
             functions=[function for function in self._functions.values() if function.app_id in apps],
             secrets=[secret for secret in self._secrets.values() if secret.app_id in apps],
+            tokens=list(self._tokens.values()),
             calls=[
                 OpenCall(call, list(self._inputs[call.call_id]), list(self._outputs[call.call_id]))
                 for call in self._calls.values()
@@ -164,6 +169,9 @@ class MemoryStore:
         self._bindings = {key: one for key, one in self._bindings.items() if one.app_id in self._apps}
         self._secrets = {key: one for key, one in self._secrets.items() if one.app_id in self._apps}
         self._schedules = {key: one for key, one in self._schedules.items() if one.app_id in self._apps}
+        for token in list(self._tokens.values()):
+            if min(token.revoked_at or before, token.expires_at or before) < before:
+                del self._tokens[token.token_id]
         for app_id, entries in self._logs.items():
             self._logs[app_id] = [entry for entry in entries if entry.at >= before]
         return len(gone)

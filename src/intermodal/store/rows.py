@@ -23,6 +23,7 @@ from intermodal.store.interface import (
     Put,
     ScheduleRecord,
     SecretRecord,
+    TokenRecord,
 )
 from modal._wire.messages.app import LogEntry, LogStream
 
@@ -69,6 +70,8 @@ def rows_of(change: Put) -> tuple[Table, list[Row]]:
         return schema.mounts, [dict(vars(change), files=_dump(change.files))]
     if isinstance(change, ScheduleRecord):
         return schema.schedules, [dict(vars(change), spec=_dump(change.spec))]
+    if isinstance(change, TokenRecord):
+        return schema.tokens, [dict(vars(change))]
     return schema.secrets, [dict(vars(change))]
 
 
@@ -94,6 +97,10 @@ def mount_of(row: Mapping[str, Any]) -> MountRecord:
 
 def secret_of(row: Mapping[str, Any]) -> SecretRecord:
     return SecretRecord(row["secret_id"], row["app_id"], bytes(row["sealed"]))
+
+
+def token_of(row: Mapping[str, Any]) -> TokenRecord:
+    return TokenRecord(**{**row, "secret_hash": bytes(row["secret_hash"])})
 
 
 def call_of(row: Mapping[str, Any]) -> CallRecord:

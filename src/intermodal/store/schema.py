@@ -71,6 +71,21 @@ secrets = Table(
     Index("secrets_by_app", "app_id"),
 )
 
+tokens = Table(
+    "tokens",
+    metadata,
+    Column("token_id", String(40), primary_key=True),
+    Column("name", String(100), nullable=False),
+    Column("role", String(16), nullable=False),
+    Column("secret_hash", LargeBinary, nullable=False),
+    Column("created_at", Float(53), nullable=False),
+    Column("created_by", String(200), nullable=False),
+    Column("source", String(100), nullable=False),
+    Column("expires_at", Float(53)),
+    Column("revoked_at", Float(53)),
+    Column("last_used_at", Float(53)),
+)
+
 calls = Table(
     "calls",
     metadata,

@@ -354,6 +354,7 @@ def _load(connection: Connection) -> Loaded:
         functions=every(select(schema.functions).where(schema.functions.c.app_id.in_(live)), rows.function_of),
         bindings=every(select(schema.bindings).where(schema.bindings.c.app_id.in_(live)), rows.binding_of),
         secrets=every(select(schema.secrets).where(schema.secrets.c.app_id.in_(live)), rows.secret_of),
+        tokens=every(select(schema.tokens), rows.token_of),
         calls=list(calls.values()),
         schedules=every(
             select(schedules).where(schedules.c.app_id.in_(live), schedules.c.next_run.is_not(None)), rows.schedule_of

@@ -148,7 +148,7 @@ class MapSession:
         known = sorted(self._received)[-_RECEIVED_LIMIT:] if self._call_id else []
         request = CallMap(self._function_id, self._parent, self._call_id, known)
         sender: Optional[asyncio.Task[None]] = None
-        async with self._connected().stream(CALL_MAP, request) as stream:
+        async with self._connected().stream(CALL_MAP, request, key="") as stream:
             try:
                 async for batch, body in stream:
                     if batch.call_id:

@@ -242,7 +242,7 @@ async def test_a_connection_can_be_adopted_after_its_first_frame_was_read(tmp_pa
 
         def data_received(self, data):
             for frame in self.decoder.feed(data):
-                dispatcher.adopt(principal, self.transport, bytes(frame))
+                dispatcher.adopt(lambda token: principal, self.transport, bytes(frame))
 
     listener = await asyncio.get_running_loop().create_unix_server(FirstFrame, tmp_path / "s.sock")
     client = RpcClient(f"unix://{tmp_path}/s.sock", session="se-1")

@@ -69,7 +69,7 @@ class Server:
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             sock.bind(("127.0.0.1", self._port))
             self._port = sock.getsockname()[1]
-            app = Starlette(routes=[websocket_route(self.dispatcher, check_token)])
+            app = Starlette(routes=[websocket_route(self.dispatcher, lambda address: check_token)])
             config = uvicorn.Config(app, lifespan="off", log_level="error", ws="websockets-sansio")
             server = uvicorn.Server(config)
             serving = asyncio.create_task(server.serve(sockets=[sock]))

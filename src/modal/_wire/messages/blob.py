@@ -28,6 +28,6 @@ class BlobRef:
 
 #: Request: digests the client has. Reply: those that the server lacks.
 BLOB_MISSING = Method("blob.missing", BlobDigests, BlobDigests)
-BLOB_PUT = Method("blob.put", BlobPut, BlobRef, Shape.CLIENT_STREAM, item=Empty)
+BLOB_PUT = Method("blob.put", BlobPut, BlobRef, Shape.CLIENT_STREAM, mutating=True, item=Empty)
 #: Item bodies are the bytes in order.
 BLOB_GET = Method("blob.get", BlobRef, Empty, Shape.SERVER_STREAM)

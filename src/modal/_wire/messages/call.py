@@ -179,7 +179,7 @@ class GraphPart:
 CALL_RUN = Method("call.run", CallRun, Output, mutating=True)
 CALL_SPAWN = Method("call.spawn", CallSpawn, CallRef, mutating=True)
 CALL_GET = Method("call.get", CallGet, Output)
-CALL_MAP = Method("call.map", CallMap, OutputBatch, Shape.DUPLEX, item=InputBatch)
+CALL_MAP = Method("call.map", CallMap, OutputBatch, Shape.DUPLEX, mutating=True, item=InputBatch)
 CALL_GENERATE = Method("call.generate", CallGenerate, GeneratorItem, Shape.SERVER_STREAM, mutating=True)
 CALL_GRAPH = Method("call.graph", CallGraph, GraphPart, Shape.SERVER_STREAM)
 CALL_CANCEL = Method("call.cancel", CallCancel, Empty, mutating=True)

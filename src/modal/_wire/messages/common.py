@@ -28,8 +28,11 @@ class Method(Generic[Request, Response]):
     """One remote procedure. `name` is ``noun.verb``.
 
     `request` opens the call. In a client stream or duplex, `item` is what the client sends next. `response` is the
-    reply, or each item of a server stream or duplex. A `mutating` method carries an idempotency key: sent again
-    with the same key (after a reconnect), it returns the first result instead of acting twice.
+    reply, or each item of a server stream or duplex.
+
+    A `mutating` method changes something: callers that may only read are refused before its handler is asked. It
+    carries an idempotency key; a unary one that is sent again with the same key (after a reconnect) returns the first
+    result instead of acting twice.
     """
 
     name: str

@@ -69,5 +69,5 @@ class BuildEvent:
     done: Optional[ImageInfo] = None
 
 
-IMAGE_BUILD = Method("image.build", ImageSpec, BuildEvent, Shape.SERVER_STREAM)
+IMAGE_BUILD = Method("image.build", ImageSpec, BuildEvent, Shape.SERVER_STREAM, mutating=True)
 IMAGE_GET = Method("image.get", ImageRef, ImageInfo)

@@ -32,5 +32,5 @@ class SecretRef:
     secret_id: str
 
 
-MOUNT_CREATE = Method("mount.create", MountCreate, MountRef)
+MOUNT_CREATE = Method("mount.create", MountCreate, MountRef, mutating=True)
 SECRET_CREATE = Method("secret.create", SecretCreate, SecretRef, mutating=True)

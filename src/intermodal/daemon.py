@@ -28,6 +28,8 @@ from intermodal.control.call_service import CallService
 from intermodal.control.calls import Calls
 from intermodal.control.class_service import ClassService
 from intermodal.control.container_api import ContainerCalls
+from intermodal.control.deployment_service import DeploymentService
+from intermodal.control.deployments import Deployments
 from intermodal.control.environment_service import EnvironmentService
 from intermodal.control.environments import Environments
 from intermodal.control.fleet import Fleet
@@ -154,9 +156,10 @@ async def running(
         fleet.open(node)
         stack.callback(fleet.close)
 
-        app_service = AppService(apps, functions, calls, fleet, secrets, rng, time.time)
         function_service = FunctionService(store, apps, functions, images, mounts, secrets, fleet, rng)
         class_service = ClassService(store, apps, functions, secrets, fleet, time.time)
+        deployments = Deployments(store, apps, functions, function_service, secrets, fleet, rng, time.time)
+        app_service = AppService(apps, functions, calls, fleet, secrets, deployments, rng, time.time)
         recovery = Recovery(apps, secrets, functions, function_service, class_service, calls, fleet, app_service)
         loaded = await store.load()
         tokens.restore(loaded.tokens)
@@ -170,6 +173,7 @@ async def running(
             CallGraphService(apps, functions, calls, fleet, store),
             call_service,
             class_service,
+            DeploymentService(store, apps, functions, deployments),
             EnvironmentService(environments, apps, app_service),
             function_service,
             images,

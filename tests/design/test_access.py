@@ -11,7 +11,7 @@ from modal._wire import messages
 from modal._wire.messages.common import Method, Shape
 
 CONTROL = Path(__file__).parents[2] / "src/intermodal/control"
-CHECKS = {"require_app", "require_user", "require_admin"}
+CHECKS = {"require_app", "require_use", "require_user", "require_admin"}
 
 #: Handlers that any caller may use, and why.
 OPEN = {

@@ -20,6 +20,20 @@ def require_app(ctx: Context, app_id: str) -> None:
         raise AuthError("Code in a container can only use the app that it belongs to.")
 
 
+def require_use(ctx: Context, apps: Apps, app_id: str) -> None:
+    """Raise `AuthError` unless the caller may call this app's functions.
+
+    Code in a container may call those of its own app, and of the deployed apps in its environment.
+    """
+    if ctx.principal.kind != "container" or ctx.principal.app_id == app_id:
+        return
+    other = apps.find(app_id)
+    if other is None or not other.is_deployed or other.record.environment_id != ctx.principal.environment_id:
+        raise AuthError(
+            "Code in a container can only use the app that it belongs to, and deployed apps of the same environment."
+        )
+
+
 def require_user(ctx: Context) -> None:
     """Raise `AuthError` unless the caller is a person's client rather than a container."""
     if ctx.principal.kind == "container":

@@ -11,13 +11,16 @@ from typing import Any
 from intermodal.control.access import require_app, require_user
 from intermodal.control.apps import App, Apps, Watcher
 from intermodal.control.calls import Calls
+from intermodal.control.deployments import Deployments
 from intermodal.control.fleet import Fleet
+from intermodal.control.function_service import require_open
 from intermodal.control.functions import Function, Functions
 from intermodal.control.mount_service import SecretService
 from intermodal.control.rpc import LOCAL, Context, Dispatcher, Principal, ServerStream
 from intermodal.machines.app import AppChange, AppPhase
 from intermodal.model.ids import new_id
-from intermodal.store.interface import AppRecord
+from intermodal.model.names import check_name
+from intermodal.store.interface import AppRecord, AppVersionRecord
 from modal._wire.messages.app import (
     APP_CREATE,
     APP_EVENTS,
@@ -30,6 +33,7 @@ from modal._wire.messages.app import (
     AppEvents,
     AppObjects,
     AppPublish,
+    AppPublished,
     AppRef,
     AppState,
     AppStop,
@@ -60,6 +64,7 @@ class AppService:
         calls: Calls,
         fleet: Fleet,
         secrets: SecretService,
+        deployments: Deployments,
         rng: random.Random,
         now: Callable[[], float],
     ) -> None:
@@ -68,6 +73,7 @@ class AppService:
         self._calls = calls
         self._fleet = fleet
         self._secrets = secrets
+        self._deployments = deployments
         self._rng = rng
         self._now = now
         self._present: set[str] = set()
@@ -85,8 +91,12 @@ class AppService:
 
     async def create(self, ctx: Context, request: AppCreate, body: bytes) -> AppCreated:
         require_user(ctx)
-        if request.state not in (AppState.EPHEMERAL, AppState.DETACHED):
-            raise InvalidError(f"An app cannot be created in state {request.state.value!r}.")
+        state = request.state
+        if state is AppState.DEPLOYED:
+            check_name("an app", request.name or "")
+            state = AppState.DRAFT
+        elif state not in (AppState.EPHEMERAL, AppState.DETACHED):
+            raise InvalidError(f"An app cannot be created in state {state.value!r}.")
         environment = self._apps.environments.meant_by(ctx, request.environment)
         app_id = new_id("ap", self._rng)
         record = AppRecord(
@@ -94,33 +104,39 @@ class AppService:
             request.name,
             request.description,
             environment.environment_id,
-            request.state.value,
+            state.value,
             ctx.session_id,
             self._now(),
         )
         self._apps.save(self._apps.add(record))
         return AppCreated(app_id)
 
-    async def publish(self, ctx: Context, request: AppPublish, body: bytes) -> Empty:
+    async def publish(self, ctx: Context, request: AppPublish, body: bytes) -> AppPublished:
         require_user(ctx)
+        if request.state is AppState.DEPLOYED:
+            if request.tag:
+                check_name("a version", request.tag)
+            version = AppVersionRecord("", 0, 0.0, ctx.principal.who, request.client_version[:64], request.tag, {})
+            return await self._deployments.publish(request.app_id, request.functions, version)
         app = self._apps.get(request.app_id)
+        require_open(app)
         for tag, function_id in request.functions.items():
             if self._functions.get(function_id).app_id != app.app_id:
                 raise InvalidError(f"The function {tag!r} belongs to another app.")
         # Durable before anything can be called: a client that comes back after a kill finds its app.
         await self._apps.save(app, functions=dict(request.functions))
         self._fleet.app_published(app)
-        return Empty()
+        return AppPublished(app.app_id, 0, dict(request.functions))
 
     async def objects(self, ctx: Context, request: AppRef, body: bytes) -> AppObjects:
         require_app(ctx, request.app_id)
         record = self._apps.get(request.app_id).record
-        return AppObjects(record.app_id, record.description, record.name, record.functions)
+        return AppObjects(record.app_id, record.description, record.name, record.functions, record.version)
 
     async def stop(self, ctx: Context, request: AppStop, body: bytes) -> Empty:
         require_user(ctx)
         app = self._apps.find(request.app_id)
-        if app is not None:
+        if app is not None and not app.is_stopped:
             await self.stop_app(app, request.reason)
         return Empty()
 

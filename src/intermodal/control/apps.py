@@ -47,6 +47,14 @@ class App:
         return self.machine.state in ACCEPTING
 
     @property
+    def is_deployed(self) -> bool:
+        return self.machine.state is AppPhase.DEPLOYED
+
+    @property
+    def is_draft(self) -> bool:
+        return self.record.state == AppState.DRAFT.value
+
+    @property
     def is_stopped(self) -> bool:
         return self.machine.state is AppPhase.STOPPED
 
@@ -106,6 +114,22 @@ class Apps:
         record = app.record if app is not None else await self._store.app(app_id)
         return record.environment_id if record is not None else ""
 
+    def deployed(self, name: str, environment: Environment) -> App:
+        """The app that is deployed under this name. Raises `NotFoundError`, which says what there is."""
+        app = self.find_deployed(name, environment)
+        if app is None:
+            known = (
+                ", ".join(repr(one.record.name) for one in self.of_environment(environment) if one.is_deployed)
+                or "none"
+            )
+            raise NotFoundError(
+                f"No app {name[:100]!r} is deployed in the environment {environment.name!r}; deployed there: {known}."
+            )
+        return app
+
+    def find_deployed(self, name: str, environment: Environment) -> App | None:
+        return next((one for one in self._apps.values() if one.is_deployed and _is(one, name, environment)), None)
+
     def live(self) -> list[App]:
         """The apps that are not stopped."""
         return [app for app in self._apps.values() if not app.is_stopped]
@@ -115,7 +139,7 @@ class Apps:
         return [app for app in self.live() if app.environment is environment]
 
     def of_session(self, session_id: str) -> list[App]:
-        """The live apps that a client session owns."""
+        """The live apps that a client session owns, or made."""
         return [app for app in self.live() if app.record.session_id == session_id]
 
     def save(self, app: App, **changes: object) -> Awaitable[None]:
@@ -127,8 +151,13 @@ class Apps:
         """The app has ended: nothing of it runs any more."""
         app.machine.on(AppChange.CONTAINERS_GONE)
         app.log.flush()
-        self.save(app, state=AppState.STOPPED.value, stopped_at=self._now())
+        state = app.record.state if app.record.state == AppState.DRAFT.value else AppState.STOPPED.value
+        self.save(app, state=state, stopped_at=self._now())
         app.wake()
         ended = [other for other in self._apps.values() if other.is_stopped]
         for old in ended[: -self._keep]:
             del self._apps[old.app_id]
+
+
+def _is(app: App, name: str, environment: Environment) -> bool:
+    return app.record.name == name and app.environment is environment

@@ -43,7 +43,7 @@ def bind(cls: Function, overrides: FunctionOverrides, parameters: bytes) -> Bind
 
 def bound_function(cls: Function, binding: BindingRecord) -> Function:
     """The function that serves a binding. Raises `InvalidError` when its overrides do not go with the class."""
-    function = Function(binding.function_id, cls.app_id, cls.spec, cls.body, cls.image, cls.files, binding)
+    function = Function(binding.function_id, cls.app_id, cls.revision, binding)
     follow(function, cls)
     return function
 
@@ -53,8 +53,7 @@ def follow(function: Function, cls: Function) -> None:
     binding = function.binding
     assert binding is not None
     overrides = decode(FunctionOverrides, binding.overrides)
-    function.spec = bound_spec(cls.spec, overrides, binding.min_containers)
-    function.body, function.image, function.files = cls.body, cls.image, cls.files
+    function.revision = replace(cls.revision, spec=bound_spec(cls.spec, overrides, binding.min_containers))
 
 
 def bound_spec(spec: FunctionSpec, overrides: FunctionOverrides, min_containers: int | None = None) -> FunctionSpec:

@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator
 from dataclasses import replace
 from typing import Any
 
-from intermodal.control.access import require_app, require_environment
+from intermodal.control.access import require_environment, require_use
 from intermodal.control.apps import Apps
 from intermodal.control.calls import Call, Calls, input_id
 from intermodal.control.fleet import Fleet
@@ -38,7 +38,7 @@ class CallGraphService:
 
     async def graph(self, ctx: Context, request: CallGraph, body: bytes, stream: ServerStream[Any, Any]) -> None:
         root = (await self._calls.find(request.call_id)).record
-        require_app(ctx, root.app_id)
+        require_use(ctx, self._apps, root.app_id)
         await require_environment(self._apps, root, request.environment)
         nodes: list[GraphNode] = []
         sent = 0

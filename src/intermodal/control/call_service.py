@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import replace
 from typing import Any, Union
 
-from intermodal.control.access import require_app, require_environment
+from intermodal.control.access import require_environment, require_use
 from intermodal.control.apps import Apps
 from intermodal.control.calls import Call, Calls, Finished, input_id
 from intermodal.control.fleet import Fleet
@@ -142,7 +142,7 @@ class CallService:
 
     async def get(self, ctx: Context, request: CallGet, body: bytes) -> Reply:
         call = await self._calls.find(request.call_id)
-        require_app(ctx, call.record.app_id)
+        require_use(ctx, self._apps, call.record.app_id)
         await require_environment(self._apps, call.record, request.environment)
         waiting = self._output_of(call, request.index)
         try:
@@ -154,7 +154,7 @@ class CallService:
 
     async def cancel(self, ctx: Context, request: CallCancel, body: bytes) -> Empty:
         call = await self._calls.find(request.call_id)
-        require_app(ctx, call.record.app_id)
+        require_use(ctx, self._apps, call.record.app_id)
         await require_environment(self._apps, call.record, request.environment)
         if not call.is_done:
             self._calls.abandon(call, Status.TERMINATED, _CANCELLED)
@@ -181,7 +181,7 @@ class CallService:
 
     def _usable(self, ctx: Context, function_id: str, method: str) -> Function:
         function = self._functions.get(function_id)
-        require_app(ctx, function.app_id)
+        require_use(ctx, self._apps, function.app_id)
         require_open(self._apps.get(function.app_id))
         if method or function.spec.cls is not None:
             require_method(function, method)
@@ -221,7 +221,7 @@ class CallService:
     async def map(self, ctx: Context, request: CallMap, body: bytes, stream: ServerStream[Any, Any]) -> None:
         if request.call_id:
             call = await self._calls.find(request.call_id)
-            require_app(ctx, call.record.app_id)
+            require_use(ctx, self._apps, call.record.app_id)
         else:
             call = self._begin(ctx, CallKind.MAP, request, None, b"")
         outbox = _Outbox(call)
@@ -288,7 +288,7 @@ class CallService:
         elif request.again and ctx.key:
             call = await self._calls.find_by_key(f"{ctx.session_id}/{ctx.key}")
         if call is not None:
-            require_app(ctx, call.record.app_id)
+            require_use(ctx, self._apps, call.record.app_id)
             await require_environment(self._apps, call.record, request.environment)
             return call
         if request.input is None:

@@ -6,7 +6,7 @@ import asyncio
 import logging
 from collections.abc import Callable
 
-from intermodal.control.access import require_app
+from intermodal.control.access import require_use
 from intermodal.control.apps import Apps
 from intermodal.control.bindings import bind, bound_function, bound_spec, check_parameters
 from intermodal.control.fleet import Fleet
@@ -55,7 +55,7 @@ class ClassService:
 
     async def bind(self, ctx: Context, request: FunctionBind, body: bytes) -> FunctionHandle:
         cls = self._functions.get(request.function_id)
-        require_app(ctx, cls.app_id)
+        require_use(ctx, self._apps, cls.app_id)
         app = self._apps.get(cls.app_id)
         require_open(app)
         if cls.spec.cls is None or cls.binding is not None:
@@ -73,7 +73,7 @@ class ClassService:
         if function is None:  # made by nobody else meanwhile
             function = bound_function(cls, record)
             self._functions.add(function)
-            self._fleet.add_pool(app, function)
+            self._fleet.add_pool(function)
         function.used_at = self._now()
         return handle_of(function)
 
@@ -82,7 +82,7 @@ class ClassService:
             self._secrets.env(secret_id)
             if ctx.principal.kind == "container" and secret_id not in cls.spec.secret_ids:
                 self._secrets.require_owner(secret_id, cls.app_id)
-        check_spec(bound_spec(cls.spec, overrides), len(cls.body))
+        check_spec(bound_spec(cls.spec, overrides), len(cls.revision.body))
 
     def restore(self, record: BindingRecord) -> None:
         """Bring back a bound function after a restart, once its class is back."""

@@ -77,6 +77,11 @@ class Environments:
         except KeyError:
             raise NotFoundError(f"There is no environment {environment_id!r}; it was deleted.") from None
 
+    def name_of(self, environment_id: str) -> str:
+        """Its name, for people; that of one that was deleted is its id."""
+        found = self._by_id.get(environment_id)
+        return found.name if found is not None else environment_id
+
     def require(self, name: str) -> Environment:
         """The environment of a name; "" is the default one. Raises `NotFoundError`, naming those that exist."""
         found = self._find(name or DEFAULT_NAME)

@@ -14,7 +14,7 @@ from itertools import islice
 
 from intermodal.control.apps import App, Apps
 from intermodal.control.calls import Call, Calls, Finished, input_id, locate
-from intermodal.control.functions import Function, Functions
+from intermodal.control.functions import Function, Functions, Revision
 from intermodal.control.generator_values import GeneratorValues, Payload
 from intermodal.machines.retry import Cause
 from intermodal.model.container import ContainerExit, ContainerSpec, ExitCause
@@ -43,6 +43,7 @@ class Container:
     container_id: str
     function: Function
     app: App
+    revision: Revision  #: of the function, as it was when this container was asked for
     is_ready: bool = False
     is_stopping: bool = False  #: was told to finish: what it loses now is not its inputs' doing
     said_why: bool = False  #: reported why it could not start
@@ -146,26 +147,34 @@ class Fleet:
         for function_id in app.record.functions.values():
             function = self._functions.by_id.get(function_id)
             if function is not None:  # one that could not be restored has no pool; its calls were failed
-                self.add_pool(app, function)
+                self.add_pool(function)
 
-    def add_pool(self, app: App, function: Function) -> None:
+    def add_pool(self, function: Function) -> None:
         """Let the scheduler know a function, unless it does."""
-        if function.is_pooled or not function.can_run:
-            return
+        if function.can_run and not function.is_pooled:
+            self.replace_pool(function)
+
+    def replace_pool(self, function: Function) -> None:
+        """Let the scheduler know what a function is now: what comes from now on runs in new containers."""
         spec = function.spec
         function.is_pooled = True
         self.dispatch(
             events.PoolAdded(
                 function.function_id,
-                app.app_id,
+                function.app_id,
                 spec.name,
                 spec.resources,
                 spec.scaling,
                 spec.concurrency,
                 spec.cloud,
                 spec.regions,
+                function.revision.revision_id,
             )
         )
+
+    def retire_pool(self, function: Function, reason: str) -> None:
+        """The function is called no more: what runs may end, what waits fails with the reason."""
+        self.dispatch(events.PoolRetired(function.function_id, reason))
 
     def remove_pool(self, function: Function) -> None:
         """Let the scheduler forget a function that has neither containers nor inputs."""
@@ -221,9 +230,9 @@ class Fleet:
     # -- what the scheduler wants ------------------------------------------------------------------------------
 
     def _start(self, wanted: instructions.StartContainer) -> None:
-        function = self._functions.get(wanted.function_id)
+        function = self._functions.by_id[wanted.function_id]
         app = self._apps.get(function.app_id)
-        container = Container(wanted.container_id, function, app)
+        container = Container(wanted.container_id, function, app, function.revision)
         self._containers[wanted.container_id] = container
         function.starting += 1
         self._touch(function)
@@ -248,12 +257,22 @@ class Fleet:
 
     def _not_started(self, container: Container, error: ErrorInfo, final: bool) -> None:
         container.said_why = True
-        container.function.start_failure = (error, b"")
+        self._note_failure(container, error, b"")
         self.dispatch(events.StartFailed(container.container_id, error.message, final))
         self.container_exited(container.container_id, ContainerExit(ExitCause.START_FAILED, detail=error.message))
 
+    def _note_failure(self, container: Container, error: ErrorInfo, payload: bytes) -> None:
+        """Keep why it could not start for the inputs that wait; what a replaced revision had is no news."""
+        if container.revision.revision_id == container.function.revision.revision_id:
+            container.function.start_failure = (error, payload)
+
+    def _note_success(self, container: Container) -> None:
+        if container.revision.revision_id == container.function.revision.revision_id:
+            container.function.start_failure = None
+
     def _spec(self, container: Container) -> ContainerSpec:
-        function, app, spec = container.function, container.app, container.function.spec
+        function, app, revision = container.function, container.app, container.revision
+        spec = revision.spec
         env: dict[str, str] = {}
         for secret_id in spec.secret_ids:
             env.update(self._env_of_secret(secret_id))
@@ -283,10 +302,10 @@ class Fleet:
         )
         return ContainerSpec(
             container.container_id,
-            function.image,
+            revision.image,
             start,
-            function.body + function.parameters,
-            function.files,
+            revision.body + function.parameters,
+            revision.files,
             env,
             spec.resources,
             spec.block_network,
@@ -347,11 +366,14 @@ class Fleet:
         function = self._functions.by_id.get(wanted.function_id)
         failure = function.start_failure if function is not None and wanted.container_id else None
         error, payload = failure or (ErrorInfo("ExecutionError", wanted.reason), b"")
+        status = Status.INIT_FAILURE
+        if function is not None and function.removed:
+            error, payload, status = ErrorInfo("NotFoundError", function.removed), b"", Status.TERMINATED
         for one in wanted.input_ids:
             call_id, index = locate(one)
             call = self._calls.live(call_id)
             if call is not None:
-                output = Output(index, Status.INIT_FAILURE, len(payload), None, error, one)
+                output = Output(index, status, len(payload), None, error, one)
                 self._calls.finish(call, index, output, payload)
 
     def _orphaned(self, wanted: instructions.InputsOrphaned) -> None:
@@ -364,8 +386,8 @@ class Fleet:
             if call is None or index not in call.inputs:
                 continue
             if container is not None and one in container.timed_out:
-                seconds = container.function.spec.timeout
-                error = ErrorInfo("FunctionTimeoutError", timeout_sentence(container.function.spec.name, seconds))
+                spec = container.revision.spec
+                error = ErrorInfo("FunctionTimeoutError", timeout_sentence(spec.name, spec.timeout))
                 output = Output(index, Status.TIMEOUT, 0, None, error, one)
             else:
                 detail = ended.detail if ended is not None and ended.detail else "The container that ran it was lost."
@@ -385,7 +407,7 @@ class Fleet:
         if container is None:
             return
         container.is_ready = True
-        container.function.start_failure = None
+        self._note_success(container)
         container.function.starting -= 1
         container.function.running += 1
         self._touch(container.function)
@@ -396,7 +418,7 @@ class Fleet:
         if container is None:
             return
         container.said_why = True
-        container.function.start_failure = (error, payload)
+        self._note_failure(container, error, payload)
         # User code that cannot be loaded fails the same way each time.
         self.dispatch(events.StartFailed(container_id, error.message, final=True))
 
@@ -458,7 +480,7 @@ class Fleet:
         if container is None:
             return
         one = ""
-        if inputs_at_once(container.function.spec.concurrency) == 1:
+        if inputs_at_once(container.revision.spec.concurrency) == 1:
             one = next(iter(container.running), "")
         container.app.log.append(at, stream, text, container.function.function_id, container_id, one)
 
@@ -473,7 +495,7 @@ class Fleet:
         else:
             function.starting -= 1
             if not container.said_why:
-                function.start_failure = (ErrorInfo("ExecutionError", exit.detail), b"")
+                self._note_failure(container, ErrorInfo("ExecutionError", exit.detail), b"")
         function.running_inputs -= len(container.running)
         is_crash = exit.cause in (ExitCause.OUT_OF_MEMORY, ExitCause.EXITED, ExitCause.SIGNALED)
         if is_crash:
@@ -525,7 +547,7 @@ class Fleet:
 
     def _hung(self, container: Container, now: float) -> list[str]:
         """The inputs that have run for too long. A container runs its oldest; the others wait in it."""
-        spec = container.function.spec
+        spec = container.revision.spec
         running = islice(container.running.items(), inputs_at_once(spec.concurrency))
         # (Pushed later than it was seen: another attempt.)
         container.begun = {one: max(container.begun.get(one, now), pushed) for one, pushed in running}

@@ -6,14 +6,15 @@ import random
 from collections.abc import Iterable
 from dataclasses import replace
 
-from intermodal.control.access import require_app, require_user
+from intermodal.control.access import require_app, require_use, require_user
 from intermodal.control.apps import App, Apps
 from intermodal.control.bindings import class_rules
 from intermodal.control.fleet import Fleet
-from intermodal.control.functions import Function, Functions, merge_files
+from intermodal.control.functions import Function, Functions, Revision, merge_files
 from intermodal.control.image_service import ImageService
 from intermodal.control.mount_service import MountService, SecretService
 from intermodal.control.rpc import Context, Dispatcher
+from intermodal.machines.app import AppPhase
 from intermodal.model.ids import new_id
 from intermodal.store.interface import FunctionRecord, Store
 from modal._wire.codec import decode, encode
@@ -22,10 +23,12 @@ from modal._wire.messages.function import (
     FUNCTION_CREATE,
     FUNCTION_GET,
     FUNCTION_KEEP_WARM,
+    FUNCTION_LOOKUP,
     FUNCTION_STATS,
     FunctionCreate,
     FunctionHandle,
     FunctionKeepWarm,
+    FunctionLookup,
     FunctionRef,
     FunctionSpec,
     FunctionStats,
@@ -64,26 +67,30 @@ class FunctionService:
     def register(self, dispatcher: Dispatcher) -> None:
         dispatcher.register(FUNCTION_CREATE, self.create)
         dispatcher.register(FUNCTION_GET, self.get)
+        dispatcher.register(FUNCTION_LOOKUP, self.lookup)
         dispatcher.register(FUNCTION_STATS, self.stats)
         dispatcher.register(FUNCTION_KEEP_WARM, self.keep_warm)
 
     async def create(self, ctx: Context, request: FunctionCreate, body: bytes) -> FunctionHandle:
         require_user(ctx)
         app = self._apps.get(request.app_id)
-        require_open(app)
+        if app.machine.state is not AppPhase.DRAFT:
+            require_open(app)
         check_spec(request.spec, len(body))
-        function = await self._load(new_id("fu", self._rng), request.app_id, request.spec, body)
-        self._store.write([FunctionRecord(function.function_id, request.app_id, encode(request.spec), body)])
+        function_id = new_id("fu", self._rng)
+        function = Function(function_id, request.app_id, await self.load(function_id, request.spec, body))
+        self._store.write([record_of(function)])
         self._functions.add(function)
         return handle_of(function)
 
     async def restore(self, record: FunctionRecord) -> None:
         """Bring back a function after a restart. Raises `NotFoundError` when its image or mounts are gone."""
         spec = decode(FunctionSpec, record.spec)
-        function = await self._load(record.function_id, record.app_id, spec, record.body)
-        self._functions.add(function)
+        revision = await self.load(record.revision_id or record.function_id, spec, record.body)
+        self._functions.add(Function(record.function_id, record.app_id, revision))
 
-    async def _load(self, function_id: str, app_id: str, spec: FunctionSpec, body: bytes) -> Function:
+    async def load(self, revision_id: str, spec: FunctionSpec, body: bytes) -> Revision:
+        """Join a spec with its image and files. Raises `NotFoundError` when those or its secrets are gone."""
         image = await self._images.built(spec.image_id)
         if not image.python:
             raise InvalidError(
@@ -93,16 +100,27 @@ class FunctionService:
         for secret_id in spec.secret_ids:
             self._secrets.env(secret_id)
         files = merge_files([await self._mounts.files(mount_id) for mount_id in spec.mount_ids])
-        return Function(function_id, app_id, spec, body, image, files)
+        return Revision(revision_id, spec, body, image, files)
+
+    async def lookup(self, ctx: Context, request: FunctionLookup, body: bytes) -> FunctionHandle:
+        app = self._apps.deployed(request.app_name, self._apps.environments.meant_by(ctx, request.environment))
+        require_use(ctx, self._apps, app.app_id)
+        function_id = app.record.functions.get(request.name)
+        if function_id is None:
+            known = ", ".join(repr(tag) for tag in sorted(app.record.functions)) or "none"
+            raise NotFoundError(
+                f"The app {request.app_name!r} has no function {request.name[:256]!r}; its functions are: {known}."
+            )
+        return handle_of(self._functions.get(function_id))
 
     async def get(self, ctx: Context, request: FunctionRef, body: bytes) -> FunctionHandle:
         function = self._functions.get(request.function_id)
-        require_app(ctx, function.app_id)
+        require_use(ctx, self._apps, function.app_id)
         return handle_of(function)
 
     async def stats(self, ctx: Context, request: FunctionRef, body: bytes) -> FunctionStats:
         function = self._functions.get(request.function_id)
-        require_app(ctx, function.app_id)
+        require_use(ctx, self._apps, function.app_id)
         return FunctionStats(backlog=function.queued_inputs, num_total_runners=function.running)
 
     async def keep_warm(self, ctx: Context, request: FunctionKeepWarm, body: bytes) -> Empty:
@@ -114,13 +132,12 @@ class FunctionService:
             raise InvalidError(f"The class {spec.name} needs parameters: keep an instance warm, {spec.name}(...).")
         scaling = replace(spec.scaling, min_containers=request.containers)
         check_scaling(spec.name, scaling)
-        function.spec = replace(spec, scaling=scaling)
+        function.revision = replace(function.revision, spec=replace(spec, scaling=scaling))
         if function.binding is not None:
             function.binding = replace(function.binding, min_containers=request.containers)
             self._store.write([function.binding])
         else:
-            record = FunctionRecord(function.function_id, function.app_id, encode(function.spec), function.body)
-            self._store.write([record])
+            self._store.write([record_of(function)])
         self._fleet.rescale(function)
         return Empty()
 
@@ -193,4 +210,16 @@ def _enforce(name: str, rules: Iterable[tuple[bool, str]]) -> None:
 def handle_of(function: Function) -> FunctionHandle:
     """What clients are told of a function."""
     spec = function.spec
-    return FunctionHandle(function.function_id, spec.name, spec.is_generator, cls=spec.cls)
+    return FunctionHandle(function.function_id, spec.name, spec.is_generator, cls=spec.cls, app_id=function.app_id)
+
+
+def record_of(function: Function) -> FunctionRecord:
+    """What the journal keeps of it."""
+    revision = function.revision
+    return FunctionRecord(
+        function.function_id,
+        function.app_id,
+        encode(revision.spec),
+        revision.body,
+        "" if revision.revision_id == function.function_id else revision.revision_id,
+    )

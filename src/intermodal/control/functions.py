@@ -11,18 +11,27 @@ from modal._wire.messages.function import FunctionSpec
 from modal.exception import NotFoundError
 
 
+@dataclass(frozen=True, slots=True)
+class Revision:
+    """What a function is until it is deployed again. A container runs the one that it was started with."""
+
+    revision_id: str
+    spec: FunctionSpec
+    body: bytes  #: the pickled function when serialized
+    image: BuiltImage
+    files: tuple[FileEntry, ...]  #: mounts, merged
+
+
 @dataclass(slots=True)
 class Function:
     """A function of a live app."""
 
     function_id: str
     app_id: str
-    spec: FunctionSpec
-    body: bytes  #: the pickled function when serialized
-    image: BuiltImage
-    files: tuple[FileEntry, ...]  #: mounts, merged
+    revision: Revision
     binding: BindingRecord | None = None  #: set when it serves one set of parameters of a class
     used_at: float = 0.0  #: seconds since the epoch; of bound functions only
+    removed: str = ""  #: a sentence, when the app has it no longer: its containers finish what they have begun
     is_pooled: bool = False  #: the scheduler knows it
     starting: int = 0
     running: int = 0
@@ -32,6 +41,10 @@ class Function:
     failed_inputs: int = 0
     pending_reason: str = ""
     start_failure: tuple[ErrorInfo, bytes] | None = None  #: why the last container could not start, and its payload
+
+    @property
+    def spec(self) -> FunctionSpec:
+        return self.revision.spec
 
     @property
     def parameters(self) -> bytes:
@@ -59,13 +72,13 @@ class Functions:
         self.by_id[function.function_id] = function
 
     def get(self, function_id: str) -> Function:
-        """Raises `NotFoundError`."""
-        try:
-            return self.by_id[function_id]
-        except KeyError:
-            raise NotFoundError(
-                f"There is no function {function_id!r}; its app has stopped, or the id is wrong."
-            ) from None
+        """A function that can be called. Raises `NotFoundError`."""
+        function = self.by_id.get(function_id)
+        if function is None:
+            raise NotFoundError(f"There is no function {function_id!r}; its app has stopped, or the id is wrong.")
+        if function.removed:
+            raise NotFoundError(function.removed)
+        return function
 
     def of_app(self, app_id: str) -> list[Function]:
         return [function for function in self.by_id.values() if function.app_id == app_id]

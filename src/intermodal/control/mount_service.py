@@ -129,6 +129,15 @@ class SecretService:
         if self._open.get(secret_id, ("", {}))[0] != app_id:
             raise NotFoundError(f"There is no secret {secret_id!r} in this app.")
 
+    def adopt(self, draft_id: str, app_id: str) -> list[SecretRecord]:
+        """What was made for a draft belongs to the deployed app from now on; returns what is to be written for that."""
+        changes = []
+        for secret_id, (owner, env) in self._open.items():
+            if owner == draft_id:
+                self._open[secret_id] = (app_id, env)
+                changes.append(SecretRecord(secret_id, app_id, self._box.seal(env)))
+        return changes
+
     def forget_app(self, app_id: str) -> None:
         """Drop the secrets that lived as long as this app."""
         for secret_id in [key for key, (owner, _) in self._open.items() if owner == app_id]:

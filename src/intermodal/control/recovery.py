@@ -61,7 +61,7 @@ class Recovery:
             self._class_service.restore(binding)
         for bound in self._functions.by_id.values():
             if bound.binding is not None:
-                self._fleet.add_pool(self._apps.get(bound.app_id), bound)
+                self._fleet.add_pool(bound)
         for live in self._apps.live():
             self._fleet.app_published(live)
         waiting = 0

@@ -1,7 +1,7 @@
 """The life of an app, and what ends it.
 
 An ephemeral app ends with its client; a client that lost its connection has a grace period before it counts as gone. A
-detached app goes on without its client, until it has nothing left to do.
+detached app goes on without its client, until it has nothing left to do, and a deployed one until it is stopped.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ class AppPhase(enum.Enum):
     EPHEMERAL = "ephemeral"
     DETACHED = "detached"
     DEPLOYED = "deployed"
+    DRAFT = "draft"  #: becomes a version of a deployed app, or ends with its client
     STOPPING = "stopping"  #: takes no more calls; its containers are finishing
     STOPPED = "stopped"
 
@@ -24,6 +25,7 @@ class AppPhase(enum.Enum):
 class AppChange(enum.Enum):
     CLIENT_GONE = "client gone"  #: for good
     STOP = "stop"
+    PUBLISHED = "published"  #: as a version of a deployed app
     CONTAINERS_GONE = "containers gone"
 
 
@@ -34,6 +36,9 @@ APP_TABLE: dict[tuple[AppPhase, AppChange], AppPhase] = {
     (_P.EPHEMERAL, _E.CLIENT_GONE): _P.STOPPING,
     (_P.DETACHED, _E.CLIENT_GONE): _P.DETACHED,
     (_P.DEPLOYED, _E.CLIENT_GONE): _P.DEPLOYED,
+    (_P.DRAFT, _E.CLIENT_GONE): _P.STOPPING,
+    (_P.DRAFT, _E.STOP): _P.STOPPING,
+    (_P.DRAFT, _E.PUBLISHED): _P.STOPPED,
     (_P.STOPPING, _E.CLIENT_GONE): _P.STOPPING,
     (_P.STOPPED, _E.CLIENT_GONE): _P.STOPPED,
     (_P.EPHEMERAL, _E.STOP): _P.STOPPING,
@@ -44,8 +49,8 @@ APP_TABLE: dict[tuple[AppPhase, AppChange], AppPhase] = {
     (_P.STOPPING, _E.CONTAINERS_GONE): _P.STOPPED,
 }
 
-FIRST = (AppPhase.EPHEMERAL, AppPhase.DETACHED, AppPhase.DEPLOYED)
-ACCEPTING = frozenset(FIRST)
+FIRST = (AppPhase.EPHEMERAL, AppPhase.DETACHED, AppPhase.DEPLOYED, AppPhase.DRAFT)
+ACCEPTING = frozenset({AppPhase.EPHEMERAL, AppPhase.DETACHED, AppPhase.DEPLOYED})
 
 
 def app_machine(app_id: str, state: AppState) -> Machine[AppPhase, AppChange]:

@@ -102,7 +102,7 @@ class Capacity:
         """Start one container of a pool, or say why not."""
         # The caller of a nested call holds cpu while it waits for it; without this, callers could fill the machine and
         # wait for each other for ever.
-        fit = self.placement.fit(pool.request, overcommit_cpu=pool.queue.has_nested and not pool.containers)
+        fit = self.placement.fit(pool.request, overcommit_cpu=pool.queue.has_nested and not pool.every_container())
         if fit.verdict is Verdict.FITS:
             self._start(pool, fit.node_id, now, out)
             return
@@ -134,7 +134,7 @@ class Capacity:
         self._app_shares[pool.app_id] = self._app_shares.get(pool.app_id, 0.0) + container.share
         self._app_counts[pool.app_id] = self._app_counts.get(pool.app_id, 0) + 1
         self._report(pool, (), "", out)
-        out.append(StartContainer(container.container_id, pool.function_id, node_id))
+        out.append(StartContainer(container.container_id, pool.function_id, node_id, pool.revision_id))
         pool.deficit -= 1
         if not pool.deficit:
             self._satisfied(pool, out)

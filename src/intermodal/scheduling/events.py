@@ -36,7 +36,11 @@ class NodeLost:
 
 @dataclass(frozen=True, slots=True)
 class PoolAdded:
-    """A function can be called. Starts `scaling.min_containers` (and buffer) containers at once."""
+    """A function can be called. Starts `scaling.min_containers` (and buffer) containers at once.
+
+    For a function that is known it means that this replaces what it was: what its containers have begun they finish,
+    and everything else, queued inputs too, runs in new containers.
+    """
 
     function_id: str
     app_id: str
@@ -46,6 +50,18 @@ class PoolAdded:
     concurrency: Concurrency = field(default_factory=Concurrency)
     cloud: str = ""
     regions: Sequence[str] = ()
+    revision_id: str = ""  #: returned in `StartContainer`
+
+
+@dataclass(frozen=True, slots=True)
+class PoolRetired:
+    """The function is gone from its app: what its containers have begun they finish, what else is queued fails.
+
+    `PoolAdded` brings it back, also while its last containers finish.
+    """
+
+    function_id: str
+    reason: str  #: one sentence for people
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +74,7 @@ class PoolUpdated:
 
 @dataclass(frozen=True, slots=True)
 class PoolRemoved:
-    """The function is gone: its containers are stopped, its inputs forgotten (the sender has ended them).
+    """The function's app has ended: its containers are stopped, its inputs forgotten (the sender has ended them).
 
     Its id is not added again before the last of its containers has exited.
     """
@@ -148,6 +164,6 @@ class Tick:
 
 
 Event = Union[
-    NodeJoined, NodeLost, PoolAdded, PoolUpdated, PoolRemoved, InputsQueued, ContainerReady, StartFailed,
+    NodeJoined, NodeLost, PoolAdded, PoolUpdated, PoolRetired, PoolRemoved, InputsQueued, ContainerReady, StartFailed,
     InputsFinished, InputsReturned, InputsDropped, ContainerLeaving, ContainerExited, Tick,
 ]  # fmt: skip

@@ -12,6 +12,7 @@ class StartContainer:
     container_id: str  #: ta-…, new
     function_id: str
     node_id: str
+    revision_id: str = ""  #: as of the latest `PoolAdded`
 
 
 @dataclass(frozen=True, slots=True)

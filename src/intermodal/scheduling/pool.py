@@ -91,10 +91,15 @@ class Container:
 
 
 class Pool:
-    """The state of one function. Its methods keep the counts right; what to do when is the scheduler's business."""
+    """The state of one function. Its methods keep the counts right; what to do when is the scheduler's business.
 
-    def __init__(self, event: PoolAdded) -> None:
+    A function that is deployed again gets a new pool, which takes over the queue. Containers stay with the pool that
+    started them, and finish there what they have begun.
+    """
+
+    def __init__(self, event: PoolAdded, before: Pool | None = None) -> None:
         self.function_id = event.function_id
+        self.revision_id = event.revision_id
         self.app_id = event.app_id
         self.name = event.name
         self.request = Request.of(event.resources, event.cloud, event.regions)
@@ -104,7 +109,9 @@ class Pool:
         self.slots = max(1, event.concurrency.max_concurrent_inputs) * max(1, event.concurrency.batch_max_size)
         #: batched: seconds a batch waits to be filled
         self.batch_wait = event.concurrency.batch_wait_ms / 1000 if event.concurrency.batch_max_size else None
-        self.queue = FairQueue()
+        self.queue: FairQueue = FairQueue() if before is None else before.queue
+        #: pools of earlier revisions that still have containers
+        self.earlier: list[Pool] = [one for one in (*before.earlier, before) if one.containers] if before else []
         self.containers: dict[str, Container] = {}  #: every one that has not exited
         self.starting: dict[str, Container] = {}
         self.ready: dict[str, Container] = {}
@@ -126,6 +133,7 @@ class Pool:
         self.is_broken = False  #: too many failures: only a new input makes it try again
         self.retry_at = 0.0
         self.is_removed = False
+        self.retired = ""  #: why nothing is run any more; empty while it is
         self.wake_at = math.inf
         self.scaled_at = -math.inf
 
@@ -245,7 +253,7 @@ class Pool:
         wanted = set(input_ids)
         self.queue.drop(call_id, wanted)
         held = []
-        for container in self.containers.values():
+        for container in self.every_container():
             mine = [
                 one
                 for one, call in container.running.items()
@@ -267,6 +275,10 @@ class Pool:
             self.queue.put_back(call, ones)
 
     # -- containers --------------------------------------------------------------------------------------------
+
+    def every_container(self) -> list[Container]:
+        """All of the function that have not exited, those of earlier revisions too."""
+        return [container for pool in (*self.earlier, self) for container in pool.containers.values()]
 
     def add(self, container: Container) -> None:
         self.containers[container.container_id] = container

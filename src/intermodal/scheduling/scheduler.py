@@ -53,6 +53,7 @@ class Scheduler:
             events.ContainerExited: self._container_exited,
             events.PoolAdded: self._pool_added,
             events.PoolUpdated: self._pool_updated,
+            events.PoolRetired: self._pool_retired,
             events.PoolRemoved: self._pool_removed,
             events.NodeJoined: self._node_joined,
             events.NodeLost: self._node_lost,
@@ -76,6 +77,9 @@ class Scheduler:
     def _inputs_queued(self, event: events.InputsQueued) -> None:
         pool = self._pools.get(event.function_id)
         if pool is None or not event.input_ids:
+            return
+        if pool.retired:
+            self._out.append(FailInputs(pool.function_id, event.input_ids, pool.retired))
             return
         if event.not_before > self._now + _SLACK:
             pool.queue.delay(event.call_id, event.input_ids, event.nested, event.not_before)
@@ -104,12 +108,11 @@ class Scheduler:
         container = self._containers.get(event.container_id)
         if container is None:
             return
-        pool = container.pool
-        pool.returned(container, event.input_ids)
-        pool.feed(self._now, self._out)
+        container.pool.returned(container, event.input_ids)
+        self._requeued(container.pool)
         if not container.running:
             self._freed(container)
-        self._rescale(pool)
+        self._rescale(container.pool)
 
     def _inputs_dropped(self, event: events.InputsDropped) -> None:
         pool = self._pools.get(event.function_id)
@@ -118,6 +121,14 @@ class Scheduler:
         for container_id, held in pool.drop(event.call_id, event.input_ids):
             self._out.append(CancelInputs(container_id, held))
         self._rescale(pool)
+
+    def _requeued(self, pool: Pool) -> None:
+        """Inputs of a container of this pool wait again: for its successor, when it has been replaced."""
+        pool = self._pools.get(pool.function_id, pool)
+        if pool.retired:
+            self._fail_queued(pool)
+        else:
+            pool.feed(self._now, self._out)
 
     def _freed(self, container: Container) -> None:
         """A container has fewer inputs than before: give it more, or let it rest, or end it."""
@@ -226,7 +237,7 @@ class Scheduler:
         if begun or not_begun:
             self._out.append(InputsOrphaned(container.container_id, pool.function_id, begun, not_begun))
         if not_begun:
-            pool.feed(self._now, self._out)
+            self._requeued(pool)
 
     def _count_failure(self, container: Container, reason: str, final: bool) -> None:
         """A start failed: try again a little later, and give up on what is queued after a few times."""
@@ -253,9 +264,36 @@ class Scheduler:
     # -- pools and nodes ---------------------------------------------------------------------------------------
 
     def _pool_added(self, event: events.PoolAdded) -> None:
-        if event.function_id not in self._pools:
-            pool = self._pools[event.function_id] = Pool(event)
+        old = self._pools.get(event.function_id)
+        pool = self._pools[event.function_id] = Pool(event, old)
+        if old is not None:
+            self._capacity.want(old, 0, self._out)
+            self._drain(old)
+            if pool.queue.next_due is not None:
+                self._wake(pool, pool.queue.next_due)
+        self._rescale(pool)
+
+    def _pool_retired(self, event: events.PoolRetired) -> None:
+        pool = self._pools.get(event.function_id)
+        if pool is not None:
+            pool.retired = event.reason
+            self._fail_queued(pool)
+            self._drain(pool)
             self._rescale(pool)
+
+    def _drain(self, pool: Pool) -> None:
+        """Its containers finish what they have begun, and get nothing more."""
+        for container in list(pool.containers.values()):
+            if container.state is ContainerState.STARTING:
+                self._capacity.stop(container, STOP_GRACE, self._out)
+            elif container.state is ContainerState.READY:
+                self._capacity.drain(container, self._out)
+
+    def _fail_queued(self, pool: Pool) -> None:
+        """What waits in a retired pool will never run."""
+        refused = pool.queue.clear()
+        if refused:
+            self._out.append(FailInputs(pool.function_id, refused, pool.retired))
 
     def _pool_updated(self, event: events.PoolUpdated) -> None:
         pool = self._pools.get(event.function_id)
@@ -270,9 +308,10 @@ class Scheduler:
         pool = self._pools.pop(event.function_id, None)
         if pool is None:
             return
-        pool.is_removed = True
+        for one in (*pool.earlier, pool):
+            one.is_removed = True
         pool.queue.clear()
-        for container in list(pool.containers.values()):
+        for container in pool.every_container():
             if container.state not in (ContainerState.STOPPING, ContainerState.FAILED):
                 self._capacity.stop(container, event.grace, self._out)
         self._rescale(pool)
@@ -299,10 +338,11 @@ class Scheduler:
     def _rescale(self, pool: Pool, settle: bool = True) -> None:
         """Want as many containers as there should be, and look again when time alone may change that."""
         now, out = self._now, self._out
+        pool = self._pools.get(pool.function_id, pool)  # what a replaced one no longer takes, its successor can
         pool.scaled_at = now
         limit = pool.scaling.max_containers
         have = pool.live
-        if pool.is_removed:
+        if pool.is_removed or pool.retired:
             want = 0
         else:
             load = pool.load(now, self._capacity.placement.cores)

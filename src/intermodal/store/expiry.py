@@ -36,15 +36,17 @@ def expire_rest(connection: Connection, before: float, forget_before: float) -> 
     gone = list(connection.scalars(select(apps.c.app_id).where(apps.c.stopped_at < before)))
     for start in range(0, len(gone), _BATCH):
         some = gone[start : start + _BATCH]
-        for table in (schema.functions, schema.bindings, schema.secrets, schema.schedules, logs, apps):
+        of_apps = (schema.functions, schema.bindings, schema.revisions, schema.app_versions, schema.schedules)
+        for table in (*of_apps, schema.secrets, logs, apps):
             connection.execute(delete(table).where(table.c.app_id.in_(some)))
 
 
 def drop_mounts(connection: Connection, keep: Collection[str]) -> list[str]:
     """Delete mounts that no function refers to, other than `keep`; returns their ids."""
     used = set(keep)
-    for spec in connection.scalars(select(schema.functions.c.spec)):
-        used.update(json.loads(spec).get("mount_ids", ()))
+    for table in (schema.functions, schema.revisions):
+        for spec in connection.scalars(select(table.c.spec)):
+            used.update(json.loads(spec).get("mount_ids", ()))
     mounts = schema.mounts
     gone = [one for one in connection.scalars(select(mounts.c.mount_id)) if one not in used]
     for start in range(0, len(gone), _BATCH):

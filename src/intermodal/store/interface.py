@@ -57,14 +57,43 @@ class AppRecord:
     created_at: float
     stopped_at: float | None = None
     functions: dict[str, str] = field(default_factory=dict)  #: tag -> fu-…
+    version: int = 0  #: of a deployed app: the one in force; 0 before its first deployment
 
 
 @dataclass(frozen=True)
 class FunctionRecord:
+    """A function that can be called. That of a deployed app keeps its id while redeployments replace the rest."""
+
     function_id: str
     app_id: str
     spec: Json  #: encoded FunctionSpec
     body: bytes = b""  #: the pickled function when serialized
+    revision_id: str = ""  #: the revision that it is an instance of; "" in an app that is not deployed
+
+
+@dataclass(frozen=True)
+class RevisionRecord:
+    """What a function was in one deployment. Never changed."""
+
+    revision_id: str
+    app_id: str
+    spec: Json  #: encoded FunctionSpec
+    body: bytes = b""
+
+
+@dataclass(frozen=True)
+class AppVersionRecord:
+    """One deployment of an app."""
+
+    app_id: str
+    version: int  #: from 1
+    deployed_at: float
+    deployed_by: str  #: who, for people
+    client_version: str
+    tag: str  #: what the user called it
+    revisions: dict[str, str]  #: function tag -> revision id
+    draft_id: str = ""  #: the draft that it was made from
+    rollback_of: int = 0  #: the version whose revisions it took; 0: it brought its own
 
 
 @dataclass(frozen=True)
@@ -159,8 +188,8 @@ class LogChunk:
 
 #: What is added. A record put again replaces the one of its id.
 Put = Union[
-    EnvironmentRecord, AppRecord, FunctionRecord, BindingRecord, MountRecord, SecretRecord,
-    ScheduleRecord, TokenRecord, CallRecord, InputChunk, OutputChunk, LogChunk,
+    EnvironmentRecord, AppRecord, AppVersionRecord, FunctionRecord, RevisionRecord, BindingRecord, MountRecord,
+    SecretRecord, ScheduleRecord, TokenRecord, CallRecord, InputChunk, OutputChunk, LogChunk,
 ]  # fmt: skip
 Change = Union[Put, EnvironmentRemoved]
 
@@ -227,6 +256,18 @@ class Store(Protocol):
         """The call that a request with this idempotency key made."""
 
     async def app(self, app_id: str) -> AppRecord | None: ...
+
+    async def stopped_apps(self, limit: int) -> list[AppRecord]:
+        """The apps that stopped last, latest first; drafts are not among them."""
+
+    async def app_versions(self, app_id: str) -> list[AppVersionRecord]:
+        """The deployments of an app, oldest first."""
+
+    async def version_of_draft(self, draft_id: str) -> AppVersionRecord | None:
+        """The version that a draft was published as."""
+
+    async def revisions(self, revision_ids: Sequence[str]) -> dict[str, RevisionRecord]:
+        """Those of these revisions that exist, by id."""
 
     async def children(self, input_ids: Sequence[str]) -> list[CallRecord]:
         """The calls that these inputs made, oldest first."""

@@ -10,6 +10,7 @@ from dataclasses import replace
 from intermodal.store.interface import (
     RECENT,
     AppRecord,
+    AppVersionRecord,
     BindingRecord,
     CallRecord,
     Change,
@@ -19,9 +20,11 @@ from intermodal.store.interface import (
     InputChunk,
     Json,
     Loaded,
+    LogChunk,
     MountRecord,
     OpenCall,
     OutputChunk,
+    RevisionRecord,
     ScheduleRecord,
     SecretRecord,
     TokenRecord,
@@ -30,6 +33,21 @@ from modal._wire.messages.app import AppState, LogEntry
 
 #: The setting `database_url` that names this store.
 MEMORY_URL = "memory://"
+
+
+#: Where records are kept, and by what.
+_TABLES = {
+    EnvironmentRecord: ("_environments", "environment_id"),
+    AppRecord: ("_apps", "app_id"),
+    FunctionRecord: ("_functions", "function_id"),
+    BindingRecord: ("_bindings", "function_id"),
+    RevisionRecord: ("_revisions", "revision_id"),
+    MountRecord: ("_mounts", "mount_id"),
+    SecretRecord: ("_secrets", "secret_id"),
+    ScheduleRecord: ("_schedules", "function_id"),
+    TokenRecord: ("_tokens", "token_id"),
+    CallRecord: ("_calls", "call_id"),
+}
 
 
 class MemoryStore:
@@ -41,6 +59,8 @@ class MemoryStore:
         self._apps: dict[str, AppRecord] = {}
         self._functions: dict[str, FunctionRecord] = {}
         self._bindings: dict[str, BindingRecord] = {}
+        self._revisions: dict[str, RevisionRecord] = {}
+        self._versions: dict[tuple[str, int], AppVersionRecord] = {}
         self._mounts: dict[str, MountRecord] = {}
         self._secrets: dict[str, SecretRecord] = {}
         self._schedules: dict[str, ScheduleRecord] = {}
@@ -64,32 +84,19 @@ class MemoryStore:
         return done
 
     def _apply(self, change: Change) -> None:
-        if isinstance(change, EnvironmentRecord):
-            self._environments[change.environment_id] = change
-        elif isinstance(change, EnvironmentRemoved):
+        if isinstance(change, EnvironmentRemoved):
             self._remove_environment(change)
-        elif isinstance(change, AppRecord):
-            self._apps[change.app_id] = change
-        elif isinstance(change, FunctionRecord):
-            self._functions[change.function_id] = change
-        elif isinstance(change, BindingRecord):
-            self._bindings[change.function_id] = change
-        elif isinstance(change, MountRecord):
-            self._mounts[change.mount_id] = change
-        elif isinstance(change, SecretRecord):
-            self._secrets[change.secret_id] = change
-        elif isinstance(change, ScheduleRecord):
-            self._schedules[change.function_id] = change
-        elif isinstance(change, TokenRecord):
-            self._tokens[change.token_id] = change
-        elif isinstance(change, CallRecord):
-            self._calls[change.call_id] = change
+        elif isinstance(change, AppVersionRecord):
+            self._versions[change.app_id, change.version] = change
         elif isinstance(change, InputChunk):
             self._inputs[change.call_id].append(change)
         elif isinstance(change, OutputChunk):
             self._outputs[change.call_id].append(change)
-        else:
+        elif isinstance(change, LogChunk):
             self._logs[change.app_id].extend(change.entries)
+        else:
+            table, key = _TABLES[type(change)]
+            getattr(self, table)[getattr(change, key)] = change
 
     def _remove_environment(self, removed: EnvironmentRemoved) -> None:
         self._environments.pop(removed.environment_id, None)
@@ -141,6 +148,19 @@ class MemoryStore:
     async def app(self, app_id: str) -> AppRecord | None:
         return self._apps.get(app_id)
 
+    async def stopped_apps(self, limit: int) -> list[AppRecord]:
+        ended = [app for app in self._apps.values() if app.stopped_at and app.state == AppState.STOPPED.value]
+        return sorted(ended, key=lambda app: -(app.stopped_at or 0.0))[:limit]
+
+    async def app_versions(self, app_id: str) -> list[AppVersionRecord]:
+        return [self._versions[key] for key in sorted(self._versions) if key[0] == app_id]
+
+    async def version_of_draft(self, draft_id: str) -> AppVersionRecord | None:
+        return next((one for one in self._versions.values() if draft_id and one.draft_id == draft_id), None)
+
+    async def revisions(self, revision_ids: Sequence[str]) -> dict[str, RevisionRecord]:
+        return {one: self._revisions[one] for one in revision_ids if one in self._revisions}
+
     async def children(self, input_ids: Sequence[str]) -> list[CallRecord]:
         parents = set(input_ids) - {""}
         found = [call for call in self._calls.values() if call.parent_input_id in parents]
@@ -167,6 +187,8 @@ class MemoryStore:
             self._logs.pop(app.app_id, None)
         self._functions = {key: one for key, one in self._functions.items() if one.app_id in self._apps}
         self._bindings = {key: one for key, one in self._bindings.items() if one.app_id in self._apps}
+        self._revisions = {key: one for key, one in self._revisions.items() if one.app_id in self._apps}
+        self._versions = {key: one for key, one in self._versions.items() if one.app_id in self._apps}
         self._secrets = {key: one for key, one in self._secrets.items() if one.app_id in self._apps}
         self._schedules = {key: one for key, one in self._schedules.items() if one.app_id in self._apps}
         for token in list(self._tokens.values()):
@@ -180,7 +202,8 @@ class MemoryStore:
         return call_id in self._expired
 
     async def drop_mounts(self, keep: Collection[str]) -> list[str]:
-        used = {mount_id for function in self._functions.values() for mount_id in function.spec.get("mount_ids", ())}
+        specs = [one.spec for table in (self._functions, self._revisions) for one in table.values()]
+        used = {mount_id for spec in specs for mount_id in spec.get("mount_ids", ())}
         gone = [mount_id for mount_id in self._mounts if mount_id not in used and mount_id not in keep]
         for mount_id in gone:
             del self._mounts[mount_id]

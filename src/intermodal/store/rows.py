@@ -11,6 +11,7 @@ from sqlalchemy import Table
 from intermodal.store import schema
 from intermodal.store.interface import (
     AppRecord,
+    AppVersionRecord,
     BindingRecord,
     CallKind,
     CallRecord,
@@ -21,6 +22,7 @@ from intermodal.store.interface import (
     MountRecord,
     OutputChunk,
     Put,
+    RevisionRecord,
     ScheduleRecord,
     SecretRecord,
     TokenRecord,
@@ -66,6 +68,10 @@ def rows_of(change: Put) -> tuple[Table, list[Row]]:
         return schema.functions, [dict(vars(change), spec=_dump(change.spec))]
     if isinstance(change, BindingRecord):
         return schema.bindings, [dict(vars(change), overrides=_dump(change.overrides))]
+    if isinstance(change, RevisionRecord):
+        return schema.revisions, [dict(vars(change), spec=_dump(change.spec))]
+    if isinstance(change, AppVersionRecord):
+        return schema.app_versions, [dict(vars(change), revisions=_dump(change.revisions))]
     if isinstance(change, MountRecord):
         return schema.mounts, [dict(vars(change), files=_dump(change.files))]
     if isinstance(change, ScheduleRecord):
@@ -84,7 +90,15 @@ def app_of(row: Mapping[str, Any]) -> AppRecord:
 
 
 def function_of(row: Mapping[str, Any]) -> FunctionRecord:
-    return FunctionRecord(row["function_id"], row["app_id"], json.loads(row["spec"]), bytes(row["body"]))
+    return FunctionRecord(**{**row, "spec": json.loads(row["spec"]), "body": bytes(row["body"])})
+
+
+def revision_of(row: Mapping[str, Any]) -> RevisionRecord:
+    return RevisionRecord(**{**row, "spec": json.loads(row["spec"]), "body": bytes(row["body"])})
+
+
+def app_version_of(row: Mapping[str, Any]) -> AppVersionRecord:
+    return AppVersionRecord(**{**row, "revisions": json.loads(row["revisions"])})
 
 
 def binding_of(row: Mapping[str, Any]) -> BindingRecord:

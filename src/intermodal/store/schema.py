@@ -31,6 +31,32 @@ apps = Table(
     Column("created_at", Float(53), nullable=False),
     Column("stopped_at", Float(53)),
     Column("functions", Text, nullable=False),
+    Column("version", Integer, nullable=False, server_default="0"),
+)
+
+app_versions = Table(
+    "app_versions",
+    metadata,
+    Column("app_id", String(40), primary_key=True),
+    Column("version", Integer, primary_key=True),
+    Column("deployed_at", Float(53), nullable=False),
+    Column("deployed_by", String(256), nullable=False),
+    Column("client_version", String(64), nullable=False),
+    Column("tag", String(64), nullable=False),
+    Column("revisions", Text, nullable=False),
+    Column("draft_id", String(40), nullable=False),
+    Column("rollback_of", Integer, nullable=False),
+    Index("app_versions_by_draft", "draft_id"),
+)
+
+revisions = Table(
+    "revisions",
+    metadata,
+    Column("revision_id", String(40), primary_key=True),
+    Column("app_id", String(40), nullable=False),
+    Column("spec", Text, nullable=False),
+    Column("body", LargeBinary, nullable=False),
+    Index("revisions_by_app", "app_id"),
 )
 
 functions = Table(
@@ -40,6 +66,7 @@ functions = Table(
     Column("app_id", String(40), nullable=False),
     Column("spec", Text, nullable=False),
     Column("body", LargeBinary, nullable=False),
+    Column("revision_id", String(40), nullable=False, server_default=""),
     Index("functions_by_app", "app_id"),
 )
 

@@ -22,6 +22,7 @@ from intermodal.store import environment_removal, expiry, rows, schema
 from intermodal.store.interface import (
     RECENT,
     AppRecord,
+    AppVersionRecord,
     CallRecord,
     Change,
     EnvironmentRemoved,
@@ -32,10 +33,11 @@ from intermodal.store.interface import (
     OpenCall,
     OutputChunk,
     Put,
+    RevisionRecord,
     StoreError,
 )
 from intermodal.store.migrate import upgrade
-from modal._wire.messages.app import LogEntry
+from modal._wire.messages.app import AppState, LogEntry
 
 log = logging.getLogger(__name__)
 Result = TypeVar("Result")
@@ -191,6 +193,29 @@ class SqlStore:
     async def app(self, app_id: str) -> AppRecord | None:
         found = await self._all(select(schema.apps).where(schema.apps.c.app_id == app_id), rows.app_of)
         return found[0] if found else None
+
+    async def stopped_apps(self, limit: int) -> list[AppRecord]:
+        table = schema.apps
+        query = select(table).where(table.c.stopped_at.is_not(None), table.c.state == AppState.STOPPED.value)
+        return await self._all(query.order_by(table.c.stopped_at.desc()).limit(limit), rows.app_of)
+
+    async def app_versions(self, app_id: str) -> list[AppVersionRecord]:
+        table = schema.app_versions
+        query = select(table).where(table.c.app_id == app_id).order_by(table.c.version)
+        return await self._all(query, rows.app_version_of)
+
+    async def version_of_draft(self, draft_id: str) -> AppVersionRecord | None:
+        table = schema.app_versions
+        found = await self._all(select(table).where(table.c.draft_id == draft_id), rows.app_version_of)
+        return found[0] if found and draft_id else None
+
+    async def revisions(self, revision_ids: Sequence[str]) -> dict[str, RevisionRecord]:
+        table = schema.revisions
+        found: list[RevisionRecord] = []
+        for start in range(0, len(revision_ids), _BATCH):
+            some = revision_ids[start : start + _BATCH]
+            found += await self._all(select(table).where(table.c.revision_id.in_(some)), rows.revision_of)
+        return {one.revision_id: one for one in found}
 
     async def children(self, input_ids: Sequence[str]) -> list[CallRecord]:
         table = schema.calls

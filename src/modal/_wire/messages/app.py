@@ -15,6 +15,7 @@ class AppState(enum.Enum):
     EPHEMERAL = "ephemeral"  #: stops when the client session that created it is gone for good
     DETACHED = "detached"  #: outlives its client until stopped or idle of calls
     DEPLOYED = "deployed"
+    DRAFT = "draft"  #: a deployment that is being prepared; nothing of it can be called
     STOPPED = "stopped"
 
 
@@ -29,6 +30,8 @@ class AppStopReason(enum.Enum):
 
 @dataclass(frozen=True)
 class AppCreate:
+    """With `state` DEPLOYED it makes a draft of the deployed app `name`, which `AppPublish` makes its next version."""
+
     description: str
     environment: str
     state: AppState = AppState.EPHEMERAL
@@ -48,6 +51,19 @@ class AppPublish:
     app_id: str
     functions: dict[str, str] = field(default_factory=dict)  #: tag -> fu-…
     state: AppState = AppState.EPHEMERAL
+    tag: str = ""  #: of a draft: what the user calls this version
+    client_version: str = ""
+
+
+@dataclass(frozen=True)
+class AppPublished:
+    """What can be called now. A deployed app and its functions keep their ids through all versions."""
+
+    app_id: str = ""
+    version: int = 0  #: of a deployed app
+    functions: dict[str, str] = field(default_factory=dict)  #: tag -> fu-…
+    removed: list[str] = field(default_factory=list)  #: tags that the version before had
+    page_url: str = ""
 
 
 @dataclass(frozen=True)
@@ -58,11 +74,77 @@ class AppObjects:
     description: str
     name: Optional[str]
     functions: dict[str, str] = field(default_factory=dict)  #: tag -> fu-…
+    version: int = 0
 
 
 @dataclass(frozen=True)
 class AppRef:
     app_id: str
+
+
+@dataclass(frozen=True)
+class AppName:
+    """A deployed app by its name."""
+
+    name: str
+    environment: str
+
+
+@dataclass(frozen=True)
+class AppSearch:
+    """An app by what a person calls it: its id, the name it is deployed as, or the description of one that runs."""
+
+    identifier: str
+    environment: str
+
+
+@dataclass(frozen=True)
+class AppInfo:
+    app_id: str
+    name: Optional[str]
+    description: str
+    environment: str
+    state: AppState
+    created_at: float  #: seconds since the epoch
+    stopped_at: Optional[float] = None
+    version: int = 0  #: of a deployed app
+    functions: list[str] = field(default_factory=list)  #: tags
+    containers: int = 0  #: that run
+
+
+@dataclass(frozen=True)
+class AppList:
+    environment: str = ""  #: "": of all
+
+
+@dataclass(frozen=True)
+class AppInfos:
+    apps: list[AppInfo] = field(default_factory=list)  #: what runs first, then what stopped last
+
+
+@dataclass(frozen=True)
+class AppVersion:
+    version: int
+    deployed_at: float  #: seconds since the epoch
+    deployed_by: str
+    client_version: str
+    tag: str
+    functions: list[str] = field(default_factory=list)  #: tags
+    rollback_of: int = 0  #: the version that it brought back; 0: none
+
+
+@dataclass(frozen=True)
+class AppVersions:
+    versions: list[AppVersion] = field(default_factory=list)  #: oldest first
+
+
+@dataclass(frozen=True)
+class AppRollback:
+    """Deploy the functions of an earlier version again, as a new version."""
+
+    app_id: str
+    version: int = 0  #: 0: the one before that in force
+    client_version: str = ""
 
 
 @dataclass(frozen=True)
@@ -124,7 +206,14 @@ class AppEvent:
 
 
 APP_CREATE = Method("app.create", AppCreate, AppCreated, mutating=True)
-APP_PUBLISH = Method("app.publish", AppPublish, Empty, mutating=True)
+APP_PUBLISH = Method("app.publish", AppPublish, AppPublished, mutating=True)
 APP_OBJECTS = Method("app.objects", AppRef, AppObjects)
+APP_LOOKUP = Method("app.lookup", AppName, AppObjects)
+#: As APP_LOOKUP; an app that does not exist is made, deployed and without functions.
+APP_ENSURE = Method("app.ensure", AppName, AppObjects, mutating=True)
+APP_FIND = Method("app.find", AppSearch, AppInfo)
+APP_LIST = Method("app.list", AppList, AppInfos)
+APP_HISTORY = Method("app.history", AppRef, AppVersions)
+APP_ROLLBACK = Method("app.rollback", AppRollback, AppPublished, mutating=True)
 APP_STOP = Method("app.stop", AppStop, Empty, mutating=True)
 APP_EVENTS = Method("app.events", AppEvents, AppEvent, Shape.SERVER_STREAM)

@@ -133,12 +133,22 @@ class FunctionRef:
 
 
 @dataclass(frozen=True)
+class FunctionLookup:
+    """A function of a deployed app by their names."""
+
+    app_name: str
+    name: str  #: tag within the app
+    environment: str
+
+
+@dataclass(frozen=True)
 class FunctionHandle:
     function_id: str
     name: str
     is_generator: bool = False
     web_url: str = ""
     cls: Optional[ClassSpec] = None  #: set for a class
+    app_id: str = ""
 
 
 @dataclass(frozen=True)
@@ -187,5 +197,6 @@ class FunctionBind:
 FUNCTION_CREATE = Method("function.create", FunctionCreate, FunctionHandle, mutating=True)
 FUNCTION_BIND = Method("function.bind", FunctionBind, FunctionHandle, mutating=True)
 FUNCTION_GET = Method("function.get", FunctionRef, FunctionHandle)
+FUNCTION_LOOKUP = Method("function.lookup", FunctionLookup, FunctionHandle)
 FUNCTION_STATS = Method("function.stats", FunctionRef, FunctionStats)
 FUNCTION_KEEP_WARM = Method("function.keep_warm", FunctionKeepWarm, Empty, mutating=True)

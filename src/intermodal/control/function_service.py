@@ -16,6 +16,7 @@ from intermodal.control.mount_service import MountService, SecretService
 from intermodal.control.rpc import Context, Dispatcher
 from intermodal.machines.app import AppPhase
 from intermodal.model.ids import new_id
+from intermodal.scheduling import schedules
 from intermodal.store.interface import FunctionRecord, Store
 from modal._wire.codec import decode, encode
 from modal._wire.messages.common import Empty
@@ -179,6 +180,8 @@ def check_spec(spec: FunctionSpec, body_size: int) -> None:
         *(class_rules(spec.cls, concurrency.batch_max_size > 0) if spec.cls is not None else ()),
     )
     _enforce(spec.name, rules)
+    if spec.schedule:
+        schedules.parse(spec.schedule)
 
 
 def check_scaling(name: str, scaling: Scaling) -> None:

@@ -43,7 +43,18 @@ Exit = namedtuple("Exit", "")
 class Input:
     """One input. `payload` is None when it lies in the blob store."""
 
-    __slots__ = ("arrived", "blob", "call_id", "credit", "input_id", "interrupted", "payload", "runner", "started")
+    __slots__ = (
+        "arrived",
+        "blob",
+        "call_id",
+        "credit",
+        "input_id",
+        "interrupted",
+        "is_scheduled",
+        "payload",
+        "runner",
+        "started",
+    )
 
     arrived: float  #: set by `modal._container.batch` only
 
@@ -53,6 +64,7 @@ class Input:
         self.payload = payload
         self.blob = blob
         self.credit = GENERATOR_WINDOW
+        self.is_scheduled = payload is not None and not payload  #: it has no caller, and no arguments
         self.interrupted = ""  #: the reason, once there is one
         self.runner: Any = None  #: the thread or task that runs it
         self.started = 0.0  #: set by the shell

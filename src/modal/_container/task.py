@@ -40,6 +40,8 @@ class Task:
             args, kwargs = deserialize(blobs.fetch(item.blob or {}))
             return args, kwargs
         item.payload = None
+        if item.is_scheduled:
+            return (), {}
         args, kwargs = deserialize(payload)
         return args, kwargs
 
@@ -64,6 +66,8 @@ class Task:
         """The output of an input whose code raised `exc`."""
         if item.interrupted:
             return self._interrupted(item)
+        if item.is_scheduled:
+            _print_failure(exc)
         try:
             payload, blob = self._place(serialize_failure(_presentable(exc)))
         except Exception as error:  # the blob store is out of reach, or the exception defies description
@@ -108,6 +112,15 @@ class Task:
         from . import blobs
 
         return b"", blobs.store(payload)
+
+
+def _print_failure(exc: BaseException) -> None:
+    """Nobody else will: who waits for a result prints what it raises."""
+    from traceback import print_exception
+
+    from modal._tracebacks import without_sdk_frames
+
+    print_exception(type(exc), exc, without_sdk_frames(exc.__traceback__))
 
 
 def is_awaitable(value: Any) -> bool:

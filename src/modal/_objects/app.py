@@ -16,7 +16,7 @@ from .function import Function
 from .function_options import FunctionOptions, check_options, with_batches
 from .local_entrypoint import LocalEntrypoint
 from .partial_function import Mark, PartialFunction
-from .user_function import check_function, is_generator_function
+from .user_function import check_function, check_scheduled_function, is_generator_function
 
 if TYPE_CHECKING:
     from collections.abc import Coroutine
@@ -248,7 +248,8 @@ class App:
 
         Args:
             image: what the containers run in; default: the app's.
-            schedule: when it runs by itself once deployed (not available yet).
+            schedule: when it runs by itself once deployed, a `modal.Cron` or `modal.Period`; the function must be
+                callable without arguments. `modal run` takes no notice of it.
             secrets: environment variables of the containers.
             gpu: "any", "T4", "A100:2", an object of `modal.gpu`, or a list of alternatives.
             serialized: send the function pickled, instead of importing its module in the container; the Python versions
@@ -312,6 +313,8 @@ class App:
         generator = is_generator_function(func) if is_generator is None else bool(is_generator)
         if batched is not None:
             options = with_batches(options, tag, generator, batched)
+        if options.schedule is not None:
+            check_scheduled_function(func, tag, generator)
         function = Function._of(func, tag, options, generator)
         self._register(function)
         self._enter_container(function)

@@ -129,4 +129,5 @@ class _Loader:
             cloud=options.cloud,
             regions=list(options.regions),
             enable_memory_snapshot=options.enable_memory_snapshot,
+            schedule=options.schedule._spec() if options.schedule is not None else {},
         )

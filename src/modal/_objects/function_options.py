@@ -13,6 +13,7 @@ from ..gpu import gpu_requests
 from ..retries import retry_policy
 
 if TYPE_CHECKING:
+    from ..schedule import Schedule
     from .image import Image
     from .mount import Mount
     from .secret import Secret
@@ -38,12 +39,12 @@ class FunctionOptions:
     cloud: str
     regions: tuple[str, ...]
     enable_memory_snapshot: bool
+    schedule: Optional[Schedule]
     not_yet: tuple[str, ...]
 
 
 #: Parameters whose parts come later, and what counts as not given.
 _NOT_YET = (
-    "schedule",
     "volumes",
     "network_file_systems",
     "proxy",
@@ -93,6 +94,7 @@ def check_options(given: Mapping[str, Any]) -> FunctionOptions:
         cloud=_cloud(given["cloud"]),
         regions=_regions(given["region"]),
         enable_memory_snapshot=_flag("enable_memory_snapshot", given["enable_memory_snapshot"]),
+        schedule=_schedule(given["schedule"]),
         not_yet=tuple(name for name in _NOT_YET if given.get(name)),
     )
 
@@ -206,6 +208,18 @@ def _one_of(name: str, value: Any) -> Any:
 
     if value is not None and not isinstance(value, Image):
         raise InvalidError(f"{name} must be a modal.Image, not {value!r}.")
+    return value
+
+
+def _schedule(value: Any) -> Optional[Schedule]:
+    if value is None:
+        return None
+    from ..schedule import Cron, Period
+
+    if not isinstance(value, (Cron, Period)):
+        raise InvalidError(
+            f'schedule must be a schedule such as modal.Cron("0 9 * * 4") or modal.Period(days=1), not {value!r}.'
+        )
     return value
 
 

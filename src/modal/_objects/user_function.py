@@ -54,6 +54,27 @@ def check_function(function: Any, serialized: bool) -> None:
         )
 
 
+def check_scheduled_function(function: Callable[..., Any], name: str, is_generator: bool) -> None:
+    """Refuse a function that cannot run by itself.
+
+    Raises:
+        InvalidError: it needs arguments, or yields values that nobody would take.
+    """
+    if is_generator:
+        raise InvalidError(f"The function {name!r} has a schedule but is a generator, whose values nobody would take.")
+    try:
+        parameters = inspect.signature(function).parameters.values()
+    except (TypeError, ValueError):  # one that is written in C does not say
+        return
+    optional = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
+    needed = [one.name for one in parameters if one.default is one.empty and one.kind not in optional]
+    if needed:
+        raise InvalidError(
+            f"The function {name!r} has a schedule, so it is called without arguments, but it needs "
+            f"{' and '.join(map(repr, needed))}: give them defaults, or schedule a function that calls this one."
+        )
+
+
 def _main_path() -> Optional[Path]:
     path = getattr(sys.modules.get("__main__"), "__file__", None)
     return Path(path).absolute() if path and Path(path).suffix else None

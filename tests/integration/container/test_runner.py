@@ -15,7 +15,7 @@ from fake_agent import ENTRY, Agent
 from modal._serialization import deserialize_failure, serialize_function
 from modal._wire.messages.call import Status
 from modal._wire.messages.function import SourceKind
-from modal._wire.messages.runner import RunInput, RunInputs
+from modal._wire.messages.runner import RunInput, RunInputs, Stop
 from modal.exception import ExecutionError, SerializationError
 
 
@@ -177,6 +177,21 @@ def test_whatever_user_code_does_the_next_input_runs(body: str, kind: type[BaseE
         assert type(exc) is kind
         assert says in str(exc)
         assert agent.call(False)[1] == "fine"
+
+
+def test_a_scheduled_run_has_no_arguments_and_its_failure_is_printed() -> None:
+    with Agent("def f(x=5):\n    if x: return 10 / (x - 5)\n    return x") as agent:
+        agent.ready("f")
+        agent.send(RunInputs([RunInput("in-1", "fc-1", 0)]))
+        record, exc = agent.output("in-1")
+        assert (record.status, type(exc)) == (Status.FAILURE, ZeroDivisionError)
+        agent.call(5)  # who waits for a result prints what it raises
+        agent.send(Stop(0.0))
+        _, printed = agent.process.communicate(timeout=20)
+        text = printed.decode()
+        assert text.count("ZeroDivisionError: division by zero") == 1
+        assert "return 10 / (x - 5)" in text
+        assert "_container" not in text
 
 
 def test_arguments_that_cannot_be_unpickled_fail_only_their_input() -> None:

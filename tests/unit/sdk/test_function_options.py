@@ -84,6 +84,8 @@ def test_retries_are_a_number_or_a_policy() -> None:
         ("secrets", ["x"]),
         ("secrets", modal.Secret.from_dict({"A": "b"})),
         ("mounts", [1]),
+        ("schedule", "* * * * *"),
+        ("schedule", modal.Period),
         ("_experimental_buffer_containers", -1),
         ("_experimental_custom_scaling_factor", 2.0),
     ],
@@ -91,6 +93,21 @@ def test_retries_are_a_number_or_a_policy() -> None:
 def test_a_bad_value_is_refused_by_its_name(parameter: str, value: Any) -> None:
     with pytest.raises(InvalidError, match=parameter):
         modal.App().function(**{parameter: value})
+
+
+def test_a_scheduled_function_is_callable_without_arguments() -> None:
+    app = modal.App()
+
+    def tidy(limit: int = 10, *args: int, deep: bool = False, **options: int) -> None: ...
+
+    def copy(source: str, *, target: str) -> None: ...
+
+    daily = modal.Period(days=1)
+    assert app.function(schedule=daily, serialized=True)(tidy)._options.schedule == daily
+    with pytest.raises(InvalidError, match=r"'copy' has a schedule.*'source' and 'target'"):
+        app.function(schedule=daily, serialized=True)(copy)
+    with pytest.raises(InvalidError, match="generator"):
+        app.function(schedule=daily)(generate)
 
 
 def test_limits_below_the_warm_pool_are_refused() -> None:
@@ -123,8 +140,8 @@ def test_missing_parentheses_are_noticed() -> None:
 
 def test_parts_that_come_later_are_refused_when_the_app_starts() -> None:
     app = modal.App()
-    function = app.function(schedule=modal.Period(days=1), i6pn=True)(plain)
-    with pytest.raises(NotBuiltYet, match="schedule and i6pn"):
+    function = app.function(_experimental_proxy_ip="1.2.3.4", i6pn=True)(plain)
+    with pytest.raises(NotBuiltYet, match="i6pn and _experimental_proxy_ip"):
         _refuse_what_is_not_built(function)
     marked = app.function(name="web")(modal.web_endpoint()(plain))
     with pytest.raises(NotBuiltYet, match="web_endpoint"):

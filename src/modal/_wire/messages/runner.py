@@ -65,6 +65,8 @@ class StartFailed:
 
 @dataclass(frozen=True)
 class RunInput:
+    """With neither payload nor blob it is a scheduled run: no arguments, and no caller to tell of a failure."""
+
     input_id: str
     call_id: str
     size: int

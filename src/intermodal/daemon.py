@@ -12,7 +12,7 @@ import random
 import signal
 import sys
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 
 import uvloop
@@ -41,6 +41,7 @@ from intermodal.control.mount_service import MountService, SecretService
 from intermodal.control.recovery import Recovery
 from intermodal.control.retention import Retention
 from intermodal.control.rpc import LOCAL, Dispatcher, serve_unix
+from intermodal.control.schedules import Schedules
 from intermodal.control.server_service import ServerService
 from intermodal.control.token_service import TokenService
 from intermodal.control.tokens import Tokens
@@ -122,11 +123,14 @@ async def _main(settings: Settings) -> None:
 
 @contextlib.asynccontextmanager
 async def running(
-    settings: Settings, builder: Builder | None = None, store: Store | None = None
+    settings: Settings,
+    builder: Builder | None = None,
+    store: Store | None = None,
+    now: Callable[[], float] = time.time,
 ) -> AsyncIterator[ServerService]:
     """A server in this event loop, listening from entry to exit.
 
-    `builder` and `store` replace those that the settings name.
+    `builder` and `store` replace those that the settings name; `now` is the clock that schedules go by.
     """
     rng = random.SystemRandom()
     async with contextlib.AsyncExitStack() as stack:
@@ -164,6 +168,9 @@ async def running(
         loaded = await store.load()
         tokens.restore(loaded.tokens)
         earlier = await recovery.run(loaded, settings.session_grace)
+        schedules = Schedules(store, apps, functions, calls, fleet, rng, now)
+        schedules.restore(loaded.schedules)
+        apps.on_change = schedules.app_changed
         call_service = CallService(apps, functions, calls, fleet, rng, time.time, earlier)
         server_service = ServerService(settings, __version__, store, lambda: fleet.container_count)
         token_service = TokenService(tokens, dispatcher, time.time)
@@ -197,6 +204,7 @@ async def running(
         retention = Retention(store, calls, mounts, blobs, tokens, settings.retention, time.time)
         stack.callback(asyncio.create_task(retention.run(), name="retention").cancel)
         stack.callback(asyncio.create_task(class_service.run(), name="unused bindings").cancel)
+        stack.callback(asyncio.create_task(schedules.run(), name="schedules").cancel)
         log.info("serving %s and %s, data in %s", server_service.url or "no port", settings.socket, settings.data_dir)
         yield server_service
 

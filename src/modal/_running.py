@@ -33,6 +33,7 @@ from .exception import ConnectionError, Error, InvalidError, NotFoundError
 if TYPE_CHECKING:
     from ._objects.app import App
     from ._wire.client import RpcClient
+    from ._wire.messages.function import FunctionHandle
 
 _STOP_TIMEOUT = 60.0  #: seconds the server may take to stop an app: running inputs get their grace
 _STOP_TIMEOUT_LOST = 2.0  #: seconds for it when the block ended since the server could not be reached
@@ -106,17 +107,22 @@ def _default_description() -> str:
 async def _start(app: App, client: Client, rpc: RpcClient, state: AppState) -> None:
     """Load and publish the app's functions, so that they can be called."""
     assert app._app_id is not None
-    resolver = Resolver(rpc, app._app_id)
-    try:
-        handles = await load_functions(app, resolver)
-    finally:
-        await resolver.close()
+    handles = await load(app, rpc, app._app_id)
     ids = {tag: handle.function_id for tag, handle in handles.items()}
     await rpc.unary(APP_PUBLISH, AppPublish(app._app_id, ids, state))
     for tag, handle in handles.items():
         function = app._functions[tag]
         function._client = client
         function._attach(rpc, handle.function_id, handle.web_url)
+
+
+async def load(app: App, rpc: RpcClient, app_id: str) -> dict[str, FunctionHandle]:
+    """Create the app's objects at the server, by tag."""
+    resolver = Resolver(rpc, app_id)
+    try:
+        return await load_functions(app, resolver)
+    finally:
+        await resolver.close()
 
 
 async def _finish(stop: AppStop, rpc: RpcClient, watch: _Watch, patience: float, detach: bool) -> None:

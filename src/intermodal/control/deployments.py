@@ -186,12 +186,13 @@ class Deployments:
         if app is None:
             app = self._apps.add(new_record)
         before, app.record = app.record, new_record
+        last_log = app.log.last_seq
         for tag in removed:
             self._retire(before.functions[tag], tag, new_record)
         for function in functions.values():
             self._replace(function)
         log.info("app %s (%s): version %d is in force", app.app_id, record.name, number)
-        return AppPublished(app.app_id, number, ids, removed)
+        return AppPublished(app.app_id, number, ids, removed, last_log=last_log)
 
     def _take_back(self, app: App | None, record: AppRecord) -> None:
         """What could not be stored will be, once the disk has room: see to it that it has no effect then."""

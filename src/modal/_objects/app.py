@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any, Callable, Optional, Protocol, TypeVar, Un
 
 from .._later import not_built_yet
 from .._runtime_context import container_context
-from .._sync import blocking_context
+from .._sync import blocking, blocking_context
 from .._type_vars import OriginalReturnType, P
-from ..exception import InvalidError
+from ..exception import InvalidError, NotFoundError
 from .function import Function
 from .function_options import FunctionOptions, check_options, with_batches
 from .local_entrypoint import LocalEntrypoint
@@ -53,6 +53,42 @@ class FunctionDecorator(Protocol):
     def __call__(self, func: PartialFunction) -> Function[Any, Any, Any]: ...
 
 
+async def _lookup(
+    name: str,
+    client: Optional[Client] = None,
+    environment_name: Optional[str] = None,
+    create_if_missing: bool = False,
+) -> App:
+    """Find a deployed app by its name.
+
+    Args:
+        name: the name that it is deployed as.
+        client: the connection to use; default: that of the configuration.
+        environment_name: its environment; default: that of the configuration, or in a container that of its app.
+        create_if_missing: make an app of that name when there is none: deployed, and without functions.
+
+    Raises:
+        NotFoundError: there is none of that name.
+        InvalidError: the name is none for an app.
+        AuthError: code in a container asks for an app that does not exist to be made.
+    """
+    from .._wire.messages.app import APP_ENSURE, APP_LOOKUP, AppName
+    from .client import current_environment, default_client
+
+    app = App(name)
+    rpc = await (client or default_client())._rpc()
+    wanted = AppName(name, current_environment(environment_name))
+    try:
+        found, _ = await rpc.unary(APP_LOOKUP, wanted)
+    except NotFoundError:
+        if not create_if_missing:
+            raise
+        found, _ = await rpc.unary(APP_ENSURE, wanted)
+    app._app_id = found.app_id
+    app._is_looked_up = True
+    return app
+
+
 class App:
     """A group of functions that run and are deployed together.
 
@@ -88,7 +124,7 @@ class App:
         Raises:
             InvalidError: a value is of the wrong kind.
         """
-        self._name = _check_name(name)
+        self._name = check_app_name(name)
         self._description: Optional[str] = None
         # Checked as those of a function are, by the same code.
         defaults = check_options({**_NOTHING, "image": image, "mounts": mounts, "secrets": secrets, "volumes": volumes})
@@ -98,6 +134,7 @@ class App:
         self._entrypoints: dict[str, LocalEntrypoint[Any, Any]] = {}
         self._app_id: Optional[str] = None
         self._running = False
+        self._is_looked_up = False
 
     # -- what it is
 
@@ -115,7 +152,7 @@ class App:
     def app_id(self) -> Optional[str]:
         """The id of the running app, or of the one that ran last."""
         context = container_context()
-        return self._app_id if context is None else context.app_id
+        return self._app_id if context is None or self._is_looked_up else context.app_id
 
     @property
     def description(self) -> Optional[str]:
@@ -160,15 +197,7 @@ class App:
         """The names of functions that are web endpoints: none, until those are available."""
         return []
 
-    @staticmethod
-    def lookup(
-        name: str,
-        client: Optional[Client] = None,
-        environment_name: Optional[str] = None,
-        create_if_missing: bool = False,
-    ) -> App:
-        """Find a deployed app by name."""
-        not_built_yet("modal.App.lookup", "Make an app with modal.App() and run it.")
+    lookup = blocking(_lookup)
 
     # -- running
 
@@ -467,7 +496,7 @@ _NOTHING: Mapping[str, Any] = {
 }
 
 
-def _check_name(name: Optional[str]) -> Optional[str]:
+def check_app_name(name: Optional[str]) -> Optional[str]:
     if name is None:
         return None
     allowed = isinstance(name, str) and 0 < len(name) <= 64 and all(char.isalnum() or char in "-._" for char in name)

@@ -128,6 +128,15 @@ def _configured_target() -> Optional[str]:
     return config.get("server_url") or None
 
 
+def current_environment(name: Optional[str] = None) -> str:
+    """The environment that is meant: `name`, else the configured one; "" is that of the app that this code is of."""
+    if name or container_context() is not None:
+        return name or ""
+    from ..config import config
+
+    return str(config.get("environment"))
+
+
 _default: Optional[Client] = None
 _default_pid = 0
 

@@ -7,9 +7,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Callable, Generic, Optional
 
 from .. import _event_loop
-from .._later import not_built_yet
 from .._runtime_context import container_context, current_input_id
-from .._sync import generator_in_caller, in_caller, on_loop
+from .._sync import blocking, generator_in_caller, in_caller, on_loop
 from .._type_vars import OriginalReturnType, P, ReturnType
 from ..exception import InvalidError, NotFoundError
 from .function_call import FunctionCall
@@ -29,11 +28,44 @@ _NOT_CONSUMED = (
 
 
 @dataclass(frozen=True)
+class FunctionReference:
+    """A function of a deployed app, by names."""
+
+    app_name: str
+    name: str
+    environment: Optional[str]
+
+
+@dataclass(frozen=True)
 class FunctionStats:
     """The state of a function's containers."""
 
     backlog: int  #: inputs that wait for a container
     num_total_runners: int  #: containers that run
+
+
+async def _lookup(
+    app_name: str,
+    name: str,
+    namespace: Any = None,
+    client: Optional[Client] = None,
+    environment_name: Optional[str] = None,
+) -> Function[Any, Any, Any]:
+    """Find a function of a deployed app, at once; else as `from_name`.
+
+    Args:
+        app_name: the name that the app is deployed as.
+        name: the function's name in the app.
+        namespace: no effect.
+        client: the connection to use; default: that of the configuration.
+        environment_name: the environment of the app; default: as for `from_name`.
+
+    Raises:
+        NotFoundError: there is no such app or function; the message says which there are.
+    """
+    function = Function.from_name(app_name, name, environment_name=environment_name)
+    await function._bind(client)
+    return function
 
 
 class Function(Object, Generic[P, ReturnType, OriginalReturnType]):
@@ -54,6 +86,7 @@ class Function(Object, Generic[P, ReturnType, OriginalReturnType]):
     _rpc: Optional[RpcClient] = None  #: set while calls can be made
     _generation = 0  #: of the event loop that `_rpc` belongs to
     _app: Optional[App] = None  #: the app it was registered with
+    _reference: Optional[FunctionReference] = None  #: where to find it, when it was not defined in this process
 
     @classmethod
     def _of(
@@ -73,32 +106,47 @@ class Function(Object, Generic[P, ReturnType, OriginalReturnType]):
     @property
     def is_generator(self) -> bool:
         """Whether it yields values: call it with `remote_gen`."""
+        if self._is_unknown:
+            self.hydrate()
         return self._is_generator
 
     @property
     def web_url(self) -> str:
         """The URL of a web endpoint. Raises InvalidError for a function that is none."""
+        if self._is_unknown:
+            self.hydrate()
         if not self._web_url:
             raise InvalidError(f"{self._what} is no web endpoint, so it has no URL.")
         return self._web_url
 
-    @staticmethod
-    def lookup(
-        app_name: str,
-        name: str,
-        namespace: Any = None,
-        client: Optional[Client] = None,
-        environment_name: Optional[str] = None,
-    ) -> Function[Any, Any, Any]:
-        """Find a function of a deployed app."""
-        not_built_yet("modal.Function.lookup", "Functions of the running app can be called.")
+    lookup = blocking(_lookup)
 
     @classmethod
     def from_name(
         cls, app_name: str, name: str, namespace: Any = None, environment_name: Optional[str] = None
     ) -> Function[Any, Any, Any]:
-        """Refer to a function of a deployed app; it is looked up when it is first used."""
-        not_built_yet("modal.Function.from_name", "Functions of the running app can be called.")
+        """Refer to a function of a deployed app; it is looked up when it is first used.
+
+        The reference stays good when the app is deployed again: calls go to the version in force.
+
+        Args:
+            app_name: the name that the app is deployed as.
+            name: the function's name in the app.
+            namespace: no effect.
+            environment_name: the environment of the app; default: that of the configuration, or in a container that of
+                its app.
+
+        Raises:
+            InvalidError: a name is no string, or empty.
+        """
+        for what, value in (("app_name", app_name), ("name", name)):
+            if not isinstance(value, str) or not value:
+                raise InvalidError(f"Function.from_name: {what} must be a string that is not empty, not {value!r}.")
+        function: Function[Any, Any, Any] = cls._new(f"Function.from_name({app_name!r}, {name!r})")
+        function._tag = name
+        function._reference = FunctionReference(app_name, name, environment_name)
+        function._main_by_value = True  # its containers do not have the `__main__` of this process
+        return function
 
     async def _hydrate(self, client: Optional[Client]) -> None:
         await self._bind(client)
@@ -112,6 +160,8 @@ class Function(Object, Generic[P, ReturnType, OriginalReturnType]):
         """
         if self._rpc is not None and self._object_id is not None and self._generation == _event_loop.generation:
             return self._rpc, self._object_id
+        if self._reference is not None:
+            return await self._look_up(self._reference, client)
         context = container_context()
         if context is None and self._client is None:
             raise InvalidError(
@@ -131,6 +181,27 @@ class Function(Object, Generic[P, ReturnType, OriginalReturnType]):
         self._rpc = await (client or self._client or default_client())._rpc()
         self._generation = _event_loop.generation
         return self._rpc, self.object_id
+
+    async def _look_up(self, reference: FunctionReference, client: Optional[Client]) -> tuple[RpcClient, str]:
+        from .._wire.messages.function import FUNCTION_LOOKUP, FunctionLookup
+        from .client import current_environment, default_client
+
+        self._client = client or self._client or default_client()
+        rpc = await self._client._rpc()
+        environment = current_environment(reference.environment)
+        found, _ = await rpc.unary(FUNCTION_LOOKUP, FunctionLookup(reference.app_name, reference.name, environment))
+        self._is_generator = found.is_generator
+        self._attach(rpc, found.function_id, found.web_url)
+        return rpc, found.function_id
+
+    @property
+    def _is_unknown(self) -> bool:
+        """Whether it has to be looked up before anything is known of it."""
+        return self._reference is not None and self._object_id is None
+
+    async def _known(self) -> None:
+        if self._is_unknown:
+            await on_loop(self._bind())
 
     async def _published(self, app_id: str) -> str:
         """Ask the server: a container that started early may not have been told of every function."""
@@ -172,6 +243,7 @@ class Function(Object, Generic[P, ReturnType, OriginalReturnType]):
         """
         from .._calls.payload import result_of
 
+        await self._known()
         if self._is_generator:
             raise InvalidError(f"The function {self._tag!r} is a generator: call it with remote_gen().")
         output, payload = await on_loop(self._run(self._payload(args, kwargs), current_input_id() or ""))
@@ -197,6 +269,7 @@ class Function(Object, Generic[P, ReturnType, OriginalReturnType]):
         """
         from .._calls.generator_session import generator_values
 
+        await self._known()
         if not self._is_generator:
             raise InvalidError(f"The function {self._tag!r} is no generator: call it with remote().")
         values = generator_values(self._bind, self._payload(args, kwargs), current_input_id() or "")
@@ -225,6 +298,7 @@ class Function(Object, Generic[P, ReturnType, OriginalReturnType]):
         Returns:
             The call, whose `get` waits for the result.
         """
+        await self._known()
         call_id = await on_loop(self._spawn(self._payload(args, kwargs), current_input_id() or ""))
         return FunctionCall._of(call_id, self._client, self._is_generator)
 
@@ -261,7 +335,7 @@ class Function(Object, Generic[P, ReturnType, OriginalReturnType]):
         """
         from .._calls.map_outputs import map_outputs, zipped
 
-        self._check_mappable()
+        await self._check_mappable()
         outputs = map_outputs(self, zipped(input_iterators), dict(kwargs), order_outputs, return_exceptions)
         try:
             async for value in outputs:
@@ -280,7 +354,7 @@ class Function(Object, Generic[P, ReturnType, OriginalReturnType]):
         """Like `map`, but each input is a sequence of the function's arguments."""
         from .._calls.map_outputs import map_outputs, starred
 
-        self._check_mappable()
+        await self._check_mappable()
         outputs = map_outputs(self, starred(input_iterator), dict(kwargs), order_outputs, return_exceptions)
         try:
             async for value in outputs:
@@ -304,7 +378,7 @@ class Function(Object, Generic[P, ReturnType, OriginalReturnType]):
         """
         from .._calls.map_outputs import map_outputs, zipped
 
-        self._check_mappable()
+        await self._check_mappable()
         outputs = map_outputs(self, zipped(input_iterators), dict(kwargs), False, ignore_exceptions)
         try:
             async for _ in outputs:
@@ -312,7 +386,8 @@ class Function(Object, Generic[P, ReturnType, OriginalReturnType]):
         finally:
             await outputs.aclose()
 
-    def _check_mappable(self) -> None:
+    async def _check_mappable(self) -> None:
+        await self._known()
         if self._is_generator:
             raise InvalidError(
                 f"The function {self._tag!r} is a generator: it can be called with remote_gen, not mapped."
@@ -363,6 +438,9 @@ class Function(Object, Generic[P, ReturnType, OriginalReturnType]):
         return self
 
     def __reduce__(self) -> tuple[Any, ...]:
+        if self._reference is not None:
+            reference = self._reference
+            return Function.from_name, (reference.app_name, reference.name, None, reference.environment)
         return _by_tag, (self._tag, self._is_generator, self._main_by_value, self._object_id)
 
 

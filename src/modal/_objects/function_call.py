@@ -6,11 +6,11 @@ import builtins
 from collections.abc import AsyncGenerator, Sequence
 from typing import TYPE_CHECKING, Any, Generic, Optional
 
-from .._runtime_context import container_context
 from .._sync import blocking, generator_in_caller, in_caller, on_loop
 from .._type_vars import ReturnType, T
 from ..call_graph import tree_of
 from ..exception import InvalidError, NotFoundError, ServerWarning, TimeoutError
+from .client import current_environment
 from .object import Object
 
 if TYPE_CHECKING:
@@ -60,7 +60,7 @@ class FunctionCall(Object, Generic[ReturnType]):
         if not function_call_id.startswith("fc-"):
             raise NotFoundError(f"There is no function call {function_call_id!r}; their ids begin with 'fc-'.")
         call = FunctionCall._of(function_call_id, client, bool(is_generator))
-        call._environment = _current_environment()
+        call._environment = current_environment()
         return call
 
     @in_caller
@@ -169,15 +169,6 @@ class FunctionCall(Object, Generic[ReturnType]):
 
     def __reduce__(self) -> tuple[Any, ...]:
         return FunctionCall._of, (self.object_id, None, self._is_generator)
-
-
-def _current_environment() -> str:
-    context = container_context()
-    if context is not None:
-        return ""  # its own, whatever it is called by now
-    from ..config import config
-
-    return str(config.get("environment"))
 
 
 async def _gather(*function_calls: FunctionCall[T]) -> Sequence[T]:

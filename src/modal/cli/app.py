@@ -58,16 +58,17 @@ def logs(app_identifier: Optional[str], name: Optional[str], env: Optional[str])
     """Show what the app APP_IDENTIFIER (ap-…) has printed, and follow it until it stops."""
     from .. import _sync
 
-    _sync.run(_follow(_app_id(app_identifier, name, "logs")))
+    _sync.run(follow(_app_id(app_identifier, name, "logs")))
 
 
-async def _follow(app_id: str) -> None:
+async def follow(app_id: str, after: int = 0) -> None:
+    """Show what the app prints, from just after log entry `after`, until it stops."""
     from .._objects.client import default_client
 
     rpc = await default_client()._rpc()
     shown = PlainOutput()
     try:
-        async with rpc.stream(APP_EVENTS, AppEvents(app_id, want_status=False)) as stream:
+        async with rpc.stream(APP_EVENTS, AppEvents(app_id, after, want_status=False)) as stream:
             async for event, _ in stream:
                 shown.app_event(event)
     finally:

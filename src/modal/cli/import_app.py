@@ -174,6 +174,38 @@ def find_apps(module: ModuleType) -> dict[str, Any]:
     return apps
 
 
+def find_app(module: ModuleType, reference: AppReference) -> Any:
+    """Choose an app: the one that is named, else that in the variable `app`, else the only one.
+
+    Raises:
+        CliError: there is none, none of that name, or more than one candidate.
+    """
+    apps = _require_apps(module, reference)
+    if reference.name:
+        value = apps.get(reference.name, getattr(module, reference.name, None))
+        if not any(value is app for app in apps.values()):
+            hint = near_matches(reference.name, apps)
+            raise CliError(f"{reference.target} has no app `{reference.name}`. {hint}".rstrip())
+        return value
+    if "app" not in apps and len(apps) > 1:
+        flag = "-m " if reference.is_module else ""
+        raise CliError(
+            f"{reference.target} has {len(apps)} apps: {listing(apps, 'and')}. "
+            f"Name one, as in `modal deploy {flag}{reference.target}::{next(iter(apps))}`.",
+            2,
+        )
+    return apps.get("app") or next(iter(apps.values()))
+
+
+def _require_apps(module: ModuleType, reference: AppReference) -> dict[str, Any]:
+    apps = find_apps(module)
+    if not apps:
+        raise CliError(
+            f"{reference.target} defines no app: it needs a variable such as `app = modal.App()` at module level."
+        )
+    return apps
+
+
 def find_runnable(module: ModuleType, reference: AppReference) -> Runnable:
     """Choose what to run.
 
@@ -183,11 +215,7 @@ def find_runnable(module: ModuleType, reference: AppReference) -> Runnable:
     Raises:
         CliError: there is no app, no such function, or more than one candidate.
     """
-    apps = find_apps(module)
-    if not apps:
-        raise CliError(
-            f"{reference.target} defines no app: it needs a variable such as `app = modal.App()` at module level."
-        )
+    apps = _require_apps(module, reference)
     if not reference.name:
         return _choose(apps, reference)
     first, dot, rest = reference.name.partition(".")

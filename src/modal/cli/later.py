@@ -28,10 +28,6 @@ GROUPS = {
 #: command -> (what it does, its arguments and options). `<x>` is a required argument, `[x]` an optional one, `...`
 #: after it repeats it; `--x=` takes a value.
 COMMANDS: dict[str, tuple[str, str]] = {
-    "deploy": (
-        "Deploy an app, so that it stays.",
-        "<app_ref> --name= -e/--env= --stream-logs/--no-stream-logs --tag= -m",
-    ),
     "serve": ("Run an app's web endpoints while its code changes.", "<app_ref> --timeout= -e/--env= -m"),
     "shell": (
         "Open a shell or run a command in a container.",

@@ -16,13 +16,13 @@ INTERRUPTED = 130  #: exit code after Ctrl-C, as shells have it
 
 _REAL = {
     "run": LazyCommand("Run a function or local entrypoint of an app.", "modal.cli.run", "run"),
+    "deploy": LazyCommand("Deploy an app, so that it stays.", "modal.cli.deploy", "deploy"),
     "app": LazyCommand("Manage apps.", "modal.cli.app", "app_group"),
     "config": LazyCommand("Show and change the configuration of this machine's client.", "modal.cli.config", "config"),
     "environment": LazyCommand("Manage environments.", "modal.cli.environment", "environment_group"),
     "profile": LazyCommand("Switch between profiles of the configuration.", "modal.cli.profile", "profile_group"),
 }
 _LATER = {
-    "deploy": "Deploy an app, so that it stays.",
     "serve": "Run an app's web endpoints while its code changes.",
     "shell": "Open a shell or run a command in a container.",
     "setup": "Set up this machine's client.",

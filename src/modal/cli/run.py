@@ -76,7 +76,7 @@ def run(
     if interactive:
         raise CliError("`modal run --interactive` is not available in this version of Intermodal.", 2)
     destination = _check_destination(write_result) if write_result else None
-    _set_environment(env)
+    set_environment(env)
     reference = AppReference.parse(ref, is_module)
     runnable = find_runnable(load_module(reference), reference)
     values = _parse_arguments(ctx, reference, runnable, list(arguments))
@@ -90,7 +90,7 @@ def run(
         click.echo(result if isinstance(result, (str, bytes)) else repr(result))
 
 
-def _set_environment(name: Optional[str]) -> None:
+def set_environment(name: Optional[str]) -> None:
     if name:
         from ..config import config
 
@@ -119,7 +119,7 @@ def _run_app(runnable: Runnable, values: EntrypointArguments, detach: bool, env:
     raised: Optional[Exception] = None
     started = False
     try:
-        with _interruptible(), runnable.app.run(detach=detach, environment_name=env):
+        with interruptible(), runnable.app.run(detach=detach, environment_name=env):
             started = True
             try:
                 return _call(runnable, values)
@@ -159,7 +159,7 @@ def _say_interrupted(runnable: Runnable, detach: bool) -> None:
 
 
 @contextlib.contextmanager
-def _interruptible() -> Iterator[None]:
+def interruptible() -> Iterator[None]:
     """The first Ctrl-C raises KeyboardInterrupt, so that the app is stopped; a second one ends the process at once.
 
     SIGTERM ends the program in order, like `sys.exit`.

@@ -19,6 +19,7 @@ from modal._wire.messages.app import (
     AppCreated,
     AppEvent,
     AppObjects,
+    AppPublished,
     AppStopReason,
     LogEntry,
     LogStream,
@@ -143,9 +144,9 @@ class SdkServer:
         self._stops[app_id] = asyncio.Event()
         return AppCreated(app_id)
 
-    async def app_publish(self, ctx: Context, request: Any, body: bytes) -> Empty:
+    async def app_publish(self, ctx: Context, request: Any, body: bytes) -> AppPublished:
         self.published = request.functions
-        return Empty()
+        return AppPublished(request.app_id, 0, request.functions)
 
     async def app_objects(self, ctx: Context, request: Any, body: bytes) -> AppObjects:
         return AppObjects(request.app_id, "an app", None, self.published)

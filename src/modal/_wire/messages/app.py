@@ -64,6 +64,7 @@ class AppPublished:
     functions: dict[str, str] = field(default_factory=dict)  #: tag -> fu-…
     removed: list[str] = field(default_factory=list)  #: tags that the version before had
     page_url: str = ""
+    last_log: int = 0  #: `seq` of the last log entry before
 
 
 @dataclass(frozen=True)

@@ -163,12 +163,12 @@ async def running(
         function_service = FunctionService(store, apps, functions, images, mounts, secrets, fleet, rng)
         class_service = ClassService(store, apps, functions, secrets, fleet, time.time)
         deployments = Deployments(store, apps, functions, function_service, secrets, fleet, rng, time.time)
+        schedules = Schedules(store, apps, functions, calls, fleet, rng, now)
         app_service = AppService(apps, functions, calls, fleet, secrets, deployments, rng, time.time)
         recovery = Recovery(apps, secrets, functions, function_service, class_service, calls, fleet, app_service)
         loaded = await store.load()
         tokens.restore(loaded.tokens)
         earlier = await recovery.run(loaded, settings.session_grace)
-        schedules = Schedules(store, apps, functions, calls, fleet, rng, now)
         schedules.restore(loaded.schedules)
         apps.on_change = schedules.app_changed
         call_service = CallService(apps, functions, calls, fleet, rng, time.time, earlier)
@@ -180,7 +180,7 @@ async def running(
             CallGraphService(apps, functions, calls, fleet, store),
             call_service,
             class_service,
-            DeploymentService(store, apps, functions, deployments),
+            DeploymentService(store, apps, functions, deployments, schedules),
             EnvironmentService(environments, apps, app_service),
             function_service,
             images,

@@ -7,6 +7,7 @@ from intermodal.control.apps import App, Apps
 from intermodal.control.deployments import Deployments
 from intermodal.control.functions import Functions
 from intermodal.control.rpc import Context, Dispatcher
+from intermodal.control.schedules import Schedules
 from intermodal.model.names import check_name, is_id
 from intermodal.store.interface import AppRecord, AppVersionRecord, Store
 from modal._wire.messages.app import (
@@ -37,11 +38,14 @@ _STOPPED = 50  # stopped apps in a list
 class DeploymentService:
     """Answers questions about apps, and brings earlier versions back."""
 
-    def __init__(self, store: Store, apps: Apps, functions: Functions, deployments: Deployments) -> None:
+    def __init__(
+        self, store: Store, apps: Apps, functions: Functions, deployments: Deployments, schedules: Schedules
+    ) -> None:
         self._store = store
         self._apps = apps
         self._functions = functions
         self._deployments = deployments
+        self._schedules = schedules
 
     def register(self, dispatcher: Dispatcher) -> None:
         dispatcher.register(APP_LOOKUP, self.lookup)
@@ -118,6 +122,7 @@ class DeploymentService:
 
     def _info(self, record: AppRecord) -> AppInfo:
         containers = sum(one.starting + one.running for one in self._functions.of_app(record.app_id))
+        due = [self._schedules.next_run(function_id) for function_id in record.functions.values()]
         return AppInfo(
             record.app_id,
             record.name,
@@ -129,6 +134,7 @@ class DeploymentService:
             record.version,
             sorted(record.functions),
             containers,
+            min((at for at in due if at is not None), default=None),
         )
 
 

@@ -191,6 +191,7 @@ class Deployments:
             self._retire(before.functions[tag], tag, new_record)
         for function in functions.values():
             self._replace(function)
+        self._apps.on_change(app)
         log.info("app %s (%s): version %d is in force", app.app_id, record.name, number)
         return AppPublished(app.app_id, number, ids, removed, last_log=last_log)
 

@@ -111,6 +111,7 @@ class AppInfo:
     version: int = 0  #: of a deployed app
     functions: list[str] = field(default_factory=list)  #: tags
     containers: int = 0  #: that run
+    next_run: Optional[float] = None  #: when a schedule of it is due next, in seconds since the epoch
 
 
 @dataclass(frozen=True)

@@ -27,6 +27,9 @@ class Settings:
     cache_dir: Path = Path("/var/cache/intermodal")  #: base systems and package caches; may be shared and deleted
     host: str = "127.0.0.1"  #: address of the HTTP port
     port: int = 8787  #: the HTTP port; 0 takes a free one, -1 serves the Unix socket only
+    tls_certificate: str = ""  #: PEM file with the certificate chain of the HTTP port; empty: no TLS
+    tls_key: str = ""  #: PEM file with its key
+    trusted_proxies: str = ""  #: addresses and networks, with commas, whose X-Forwarded-* headers are believed
     database_url: str = ""  #: SQLAlchemy URL; empty: SQLite in the data directory
     runtime: str = "runc"  #: an OCI runtime with runc's command line, or "mock": plain processes, for tests
     builder: str = "buildah"  #: "buildah", or "memory": nothing is built, for tests
@@ -83,7 +86,13 @@ class Settings:
             settings,
             data_dir=settings.data_dir.expanduser().absolute(),
             cache_dir=settings.cache_dir.expanduser().absolute(),
+            tls_certificate=_absolute(settings.tls_certificate),
+            tls_key=_absolute(settings.tls_key),
         )
+
+
+def _absolute(path: str) -> str:
+    return str(Path(path).expanduser().absolute()) if path else ""
 
 
 def _convert(name: str, kind: type, value: object) -> object:

@@ -9,6 +9,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+from ._logging import logger
 from .exception import ConnectionError
 
 _START_TIMEOUT = 120.0  #: seconds `intermodal up` may take
@@ -91,6 +92,7 @@ async def _answers(path: Path) -> bool:
 
 
 async def _start(announcement: str) -> None:
+    logger.debug("starting the local server: %s", " ".join(_command()))
     process = await asyncio.create_subprocess_exec(
         *_command(),
         stdin=subprocess.DEVNULL,

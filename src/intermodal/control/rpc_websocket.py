@@ -12,7 +12,8 @@ from typing import Any
 from starlette.routing import WebSocketRoute
 from starlette.websockets import WebSocket, WebSocketDisconnect, WebSocketState
 
-from intermodal.control.rpc import Dispatcher
+from intermodal.control.http_protocol import lift_limit
+from intermodal.control.rpc import Dispatcher, Principal
 from intermodal.control.rpc_context import Authenticate
 from intermodal.control.rpc_peer import Peer
 from modal._wire.carrier import HIGH_WATER, LINGER
@@ -41,7 +42,14 @@ def websocket_route(
             return
         await websocket.accept()
         address = websocket.client.host if websocket.client is not None else "an unknown address"
-        await WebSocketServerCarrier(websocket, dispatcher.peer(authenticator(address))).run()
+        authenticate, lift = authenticator(address), lift_limit(websocket.scope)
+
+        def check(token: dict[str, Any] | None) -> Principal:
+            principal = authenticate(token)
+            lift()
+            return principal
+
+        await WebSocketServerCarrier(websocket, dispatcher.peer(check)).run()
 
     return WebSocketRoute(path, endpoint)
 

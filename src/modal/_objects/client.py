@@ -89,15 +89,19 @@ class Client:
                 self._opening = None  # a failed attempt may be made again
 
     async def _open(self) -> RpcClient:
+        from .._logging import apply_level, logger
         from .._wire.client import RpcClient
         from ..config import config
 
+        apply_level()
         target = self._target or _configured_target()
         revive = None
         if target is None:
             from .._local_server import ensure_local_server, revive_local_server
 
             target, revive = await ensure_local_server(), revive_local_server
+        if self._token is not None:
+            logger.debug("showing the token %s to %s", self._token["id"], target)
         patience = config.get("reconnect_timeout")
         rpc = RpcClient(target, session=_new_session(), token=self._token, reconnect_timeout=patience, revive=revive)
         try:

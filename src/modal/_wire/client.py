@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import itertools
+import logging
 import os
 import random
 from collections.abc import AsyncIterator, Awaitable
+from ssl import SSLCertVerificationError, SSLError
 from typing import Any, Callable, Optional, TypeVar
 
 from modal.exception import ClientClosed, ConnectionError, TimeoutError
@@ -19,6 +22,8 @@ from .link import ClientStream, Link, LinkLost
 from .messages.common import Method
 
 VERSION = "0.1.0"
+
+_log = logging.getLogger("modal.rpc")
 
 Request = TypeVar("Request")
 Response = TypeVar("Response")
@@ -43,7 +48,7 @@ class RpcClient:
         *,
         session: str,
         token: Optional[dict[str, Any]] = None,
-        connect_timeout: float = 10.0,
+        connect_timeout: float = 1.0,
         reconnect_timeout: float = 60.0,
         revive: Optional[Callable[[], Awaitable[bool]]] = None,
     ) -> None:
@@ -51,7 +56,7 @@ class RpcClient:
         target: ``unix:///path`` or ``http(s)://host:port``.
         session: id of this client, ``se-…``; kept over reconnects.
         token: ``{"id": …, "secret": …}``, or None.
-        connect_timeout: seconds that `open` tries for; 0: once.
+        connect_timeout: seconds that `open` tries again for when nobody answers; 0: once.
         reconnect_timeout: seconds that a lost connection is tried to be made again, before calls raise ConnectionError.
         revive: starts a server that has died and says whether it did; asked while a lost connection cannot be made.
         """
@@ -117,6 +122,13 @@ class RpcClient:
         """
         if key is None:
             key = self._new_key() if method.mutating else ""
+        if _log.isEnabledFor(logging.DEBUG):
+            return await self._unary_logged(method, request, body, timeout, key)
+        return await self._unary(method, request, body, timeout, key)
+
+    async def _unary(
+        self, method: Method[Request, Response], request: Request, body: Buffer, timeout: Optional[float], key: str
+    ) -> tuple[Response, bytes]:
         message = encode(request)
         if timeout is not None:
             return await self._unary_in_time(method, message, body, timeout, key)
@@ -134,6 +146,23 @@ class RpcClient:
                 link.forget(id)
                 raise
         raise self._gave_up(method, lost)
+
+    async def _unary_logged(
+        self, method: Method[Request, Response], request: Request, body: Buffer, timeout: Optional[float], key: str
+    ) -> tuple[Response, bytes]:
+        """Say how long it took and what came of it; never what was said, which may be secret."""
+        began = asyncio.get_running_loop().time()
+        outcome = "cancelled"
+        try:
+            response, answer = await self._unary(method, request, body, timeout, key)
+            outcome = f"{len(answer)} bytes"
+            return response, answer
+        except Exception as error:
+            outcome = f"{type(error).__name__}: {error}"
+            raise
+        finally:
+            took = 1000 * (asyncio.get_running_loop().time() - began)
+            _log.debug("%s (%d bytes) took %.1f ms: %s", method.name, len(body), took, outcome)
 
     async def _unary_in_time(
         self, method: Method[Request, Response], message: Any, body: Buffer, timeout: float, key: str
@@ -189,6 +218,7 @@ class RpcClient:
         link = self._link
         if link is None:
             link = await self._connected(self._reconnect_timeout)
+        _log.debug("%s begins", method.name)
         id, stream = link.open_stream(method, encode(request), body, timeout, key)
         timer = None
         if timeout is not None:
@@ -199,6 +229,7 @@ class RpcClient:
             if timer is not None:
                 timer.cancel()
             link.close_stream(id)
+            _log.debug("%s ends", method.name)
 
     # Connecting
 
@@ -229,14 +260,22 @@ class RpcClient:
         delay = _FIRST_DELAY
         while True:
             try:
+                began = loop.time()
                 self._link = await self._dial()
                 self._was_connected = True
+                _log.debug(
+                    "connected to %s in %.1f ms, server version %s",
+                    self.target,
+                    1000 * (loop.time() - began),
+                    self._link.server_version,
+                )
                 return self._link
             except (OSError, asyncio.TimeoutError, LinkLost) as error:
-                if loop.time() + delay > give_up:
+                _log.debug("cannot connect to %s: %s", self.target, _reason(error))
+                # A certificate will be no better in a second; but a server that was there may be about to return.
+                if (isinstance(error, SSLError) and not self._was_connected) or loop.time() + delay > give_up:
                     raise ConnectionError(
-                        f"Cannot connect to the server at {self.target}: {_reason(error)}. "
-                        "Check that it is running and that the address is right."
+                        f"Cannot connect to the server at {self.target}: {_reason(error)}. {_advice(error)}"
                     ) from None
             if self._was_connected and self._revive is not None and await self._revive():
                 continue
@@ -269,6 +308,8 @@ class RpcClient:
         """Connect again at once, so that the server sees the session live on."""
         if self._link is link:
             self._link = None
+            if not self._closed:
+                _log.info("lost the connection to %s; connecting again", self.target)
             if not self._closed and self._connecting is None:
                 self._connecting = asyncio.get_running_loop().create_task(self._connect(self._reconnect_timeout))
                 self._connecting.add_done_callback(self._attempt_ended)
@@ -286,6 +327,25 @@ def _expire(future: asyncio.Future[Any], method: Method[Any, Any], timeout: floa
 def _reason(error: BaseException) -> str:
     if isinstance(error, asyncio.TimeoutError):
         return "it does not answer"
-    if isinstance(error, OSError) and error.strerror:
-        return error.strerror.lower()
+    if isinstance(error, SSLCertVerificationError):
+        return f"its certificate is not accepted ({error.verify_message})"
+    if isinstance(error, SSLError):
+        return f"what answers there does not speak TLS as it should ({error.reason or error})"
+    if isinstance(error, OSError):
+        if error.errno is not None and error.errno > 0:  # asyncio puts texts of its own beside the number
+            return os.strerror(error.errno).lower()
+        if "Connect call failed" in str(error):  # several addresses, each with its own reason
+            return "connection refused" if f"[Errno {errno.ECONNREFUSED}]" in str(error) else "no address answers"
+        return (error.strerror or str(error)).lower()
     return str(error)
+
+
+def _advice(error: BaseException) -> str:
+    if isinstance(error, SSLCertVerificationError):
+        return (
+            "If the server's certificate comes from a CA of your own, set SSL_CERT_FILE to a file with the "
+            "certificate of that CA; the address must be one that the certificate names."
+        )
+    if isinstance(error, SSLError):
+        return "A server without TLS has an address that begins with http://."
+    return "Check that it is running and that the address is right."

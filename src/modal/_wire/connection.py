@@ -323,10 +323,12 @@ class Connection:
 
     def _on_hello(self, header: dict[str, Any], body: memoryview) -> Event:
         protocol, session, version = header.get("protocol"), header.get("session"), header.get("version")
-        if type(protocol) is not int or type(session) is not str or type(version) is not str:
+        if type(protocol) is not int:
             raise WireError("The handshake is malformed.")
-        if protocol != PROTOCOL:
+        if protocol != PROTOCOL:  # before anything else, which may look different there
             return self._mismatch(protocol, PROTOCOL)
+        if type(session) is not str or type(version) is not str:
+            raise WireError("The handshake is malformed.")
         token = header.get("token")
         if not 0 < len(session) <= 100 or not (token is None or type(token) is dict):
             raise WireError("The handshake is malformed.")

@@ -56,6 +56,7 @@ class Link(Endpoint):
         loop = asyncio.get_running_loop()
         self.welcomed: asyncio.Future[None] = loop.create_future()
         self.gone: asyncio.Future[None] = loop.create_future()
+        self.server_version = ""
         self._hello = hello
         self._on_lost = on_lost
         self._calls: dict[int, tuple[asyncio.Future[Answer], type[Any]]] = {}
@@ -113,6 +114,7 @@ class Link(Endpoint):
         elif isinstance(event, Failed):
             self._failed(event)
         elif isinstance(event, Welcome):
+            self.server_version = event.version
             if not self.welcomed.done():
                 self.welcomed.set_result(None)
         elif isinstance(event, Aborted):

@@ -42,7 +42,7 @@ async def connect_websocket(link: Link, target: str) -> None:
         raise InvalidError(f"{target!r} is not the address of a server; it looks like http://host:port.") from None
     loop = asyncio.get_running_loop()
     _, carrier = await loop.create_connection(
-        lambda: WebSocketCarrier(link, ClientProtocol(uri, max_size=FRAME_LIMIT)),
+        lambda: WebSocketCarrier(link, ClientProtocol(uri, max_size=FRAME_LIMIT), secure),
         uri.host,
         uri.port,
         ssl=ssl.create_default_context() if secure else None,
@@ -57,11 +57,12 @@ async def connect_websocket(link: Link, target: str) -> None:
 class WebSocketCarrier(asyncio.Protocol):
     """Frames as binary messages. What is queued in one turn of the event loop is written together."""
 
-    def __init__(self, link: Link, protocol: ClientProtocol) -> None:
+    def __init__(self, link: Link, protocol: ClientProtocol, is_secure: bool) -> None:
         self.congested = False
         self.upgraded: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._link = link
         self._protocol = protocol
+        self._is_secure = is_secure
         self._parts: list[bytes] = []  # of a message that arrives in fragments
         self._transport: Any = None
         self._receiving = False
@@ -107,7 +108,9 @@ class WebSocketCarrier(asyncio.Protocol):
     def _refusal(self, exc: Optional[Exception]) -> str:
         failure = self._protocol.handshake_exc
         if isinstance(failure, InvalidHandshake):
-            return f"who listens there does not answer as an Intermodal server ({failure})"
+            return f"who listens there does not answer as an Intermodal server ({failure})" + (
+                "" if self._is_secure else "; perhaps its address begins with https://"
+            )
         return str(exc or failure or "the connection was closed")
 
     def pause_writing(self) -> None:

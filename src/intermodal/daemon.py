@@ -30,6 +30,7 @@ from intermodal.control.class_service import ClassService
 from intermodal.control.container_api import ContainerCalls
 from intermodal.control.deployment_service import DeploymentService
 from intermodal.control.deployments import Deployments
+from intermodal.control.container_service import ContainerService
 from intermodal.control.environment_service import EnvironmentService
 from intermodal.control.environments import Environments
 from intermodal.control.fleet import Fleet
@@ -182,6 +183,7 @@ async def running(
             class_service,
             DeploymentService(store, apps, functions, deployments, schedules),
             EnvironmentService(environments, apps, app_service),
+            ContainerService(apps, fleet, node),
             function_service,
             images,
             mounts,

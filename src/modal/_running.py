@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Optional
 
+from ._follow import Follower
 from ._objects.client import Client, default_client
 from ._objects.function_load import load_functions
 from ._objects.resolver import Resolver
@@ -21,6 +22,7 @@ from ._wire.messages.app import (
     APP_PUBLISH,
     APP_STOP,
     AppCreate,
+    AppEvent,
     AppEvents,
     AppPublish,
     AppState,
@@ -145,9 +147,7 @@ class _Watch:
     """Follows an app's events and shows them, over lost connections, each log entry once."""
 
     def __init__(self, rpc: RpcClient, app_id: str) -> None:
-        self._rpc = rpc
-        self._app_id = app_id
-        self._after = 0
+        self._follower = Follower(rpc, APP_EVENTS, lambda after: AppEvents(app_id, after))
         self._task: Optional[asyncio.Task[None]] = None
         self.stopped = False  #: the server said that the app has stopped
 
@@ -164,26 +164,19 @@ class _Watch:
         await asyncio.gather(self._task, return_exceptions=True)
 
     async def _follow(self) -> None:
-        said = False
         while not self.stopped:
             try:
-                async with self._rpc.stream(APP_EVENTS, AppEvents(self._app_id, self._after)) as stream:
-                    async for event, _ in stream:
-                        said = False
-                        if event.logs:
-                            self._after = event.logs[-1].seq
-                        if event.stopped is not None:
-                            self.stopped = True
-                            return
-                        output().app_event(event)
-            except ConnectionError:
-                if not said:
-                    output().message("The connection to the server was lost; connecting again.")
-                said = True
+                await self._follower.follow(self._show)
+                self.stopped = True
             except NotFoundError:
                 self.stopped = True
-                return
+            except ConnectionError:
+                pass  # whoever calls functions hears of it; should the server come back, go on
             except Error as error:
                 output().message(f"The app's output cannot be followed: {error}")
                 return
             await asyncio.sleep(_RETRY)
+
+    async def _show(self, event: AppEvent) -> None:
+        if event.stopped is None:
+            output().app_event(event)

@@ -72,7 +72,7 @@ def read(descriptor: int) -> str:
 
 def make_rootfs(top: Path) -> None:
     """A shell and the libraries it needs, owned by root of the container."""
-    needed = ["/bin/sh", "/bin/sleep", "/bin/cat"]
+    needed = ["/bin/sh", "/bin/sleep", "/bin/cat", "/bin/stty"]
     for program in list(needed):
         listing = subprocess.run(["ldd", program], capture_output=True, text=True, check=True).stdout
         needed += [word for line in listing.splitlines() for word in line.split() if word.startswith("/")]

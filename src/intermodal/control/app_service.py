@@ -42,7 +42,7 @@ from modal._wire.messages.app import (
 )
 from modal._wire.messages.call import Status
 from modal._wire.messages.common import Empty, ErrorInfo
-from modal.exception import InvalidError
+from modal.exception import InvalidError, NotFoundError
 
 log = logging.getLogger(__name__)
 _LOG_BATCH = 500  # entries in one event
@@ -142,13 +142,22 @@ class AppService:
 
     async def events(self, ctx: Context, request: AppEvents, body: bytes, stream: ServerStream[Any, Any]) -> None:
         require_app(ctx, request.app_id)
-        app = self._apps.get(request.app_id)
-        watcher = Watcher()
-        app.watchers.append(watcher)
-        try:
+        app = self._apps.find(request.app_id)
+        if app is None:
+            await self._tell_past(request, stream)
+            return
+        with app.watched() as watcher:
             await self._follow(app, request, watcher, stream)
-        finally:
-            app.watchers.remove(watcher)
+
+    async def _tell_past(self, request: AppEvents, stream: ServerStream[Any, Any]) -> None:
+        """What an app that has ended long ago, or under an earlier server, printed."""
+        if not await self._apps.was(request.app_id):
+            raise NotFoundError(f"There is no app {request.app_id[:40]!r}.")
+        log, after = self._apps.log_of(request.app_id), request.after
+        while entries := await log.read(after, _LOG_BATCH):
+            after = entries[-1].seq
+            await stream.send(AppEvent(logs=entries))
+        await stream.send(AppEvent(stopped=AppStopReason.FINISHED))
 
     async def _follow(self, app: App, request: AppEvents, watcher: Watcher, stream: ServerStream[Any, Any]) -> None:
         loop = asyncio.get_running_loop()

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+import contextlib
+import sys
+from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import dataclass, field, replace
 
 from intermodal.control.app_log import AppLog
@@ -58,6 +60,16 @@ class App:
     def is_stopped(self) -> bool:
         return self.machine.state is AppPhase.STOPPED
 
+    @contextlib.contextmanager
+    def watched(self) -> Iterator[Watcher]:
+        """Watch the app inside the `with` block."""
+        watcher = Watcher()
+        self.watchers.append(watcher)
+        try:
+            yield watcher
+        finally:
+            self.watchers.remove(watcher)
+
     def wake(self) -> None:
         """Tell the watchers that there is something new."""
         for watcher in self.watchers:
@@ -109,6 +121,15 @@ class Apps:
 
     def find(self, app_id: str) -> App | None:
         return self._apps.get(app_id)
+
+    async def was(self, app_id: str) -> bool:
+        """Whether there is or was an app of this id."""
+        return app_id in self._apps or await self._store.app(app_id) is not None
+
+    def log_of(self, app_id: str) -> AppLog:
+        """The output of an app, which may have ended long ago."""
+        app = self._apps.get(app_id)
+        return app.log if app is not None else AppLog(app_id, self._store, lambda: None, sys.maxsize)
 
     async def environment_of(self, app_id: str) -> str:
         """The id of the environment that an app, which may have ended, belongs to; "" for one that nobody knows."""

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections import deque
+from collections import OrderedDict, deque
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
@@ -27,11 +27,13 @@ from modal._wire.messages.call import Output, Status
 from modal._wire.messages.common import ErrorInfo
 from modal._wire.messages.function import Concurrency
 from modal._wire.messages.runner import Outputs, RunInput, RunInputs, Start, Yielded
+from modal.exception import NotFoundError
 
 log = logging.getLogger(__name__)
 _CREDIT = 4096  # unanswered inputs a runner must be ready to hold; the scheduler sends far fewer
 _TIMEOUT_SLACK = 2.0  # seconds a container gets to end a timed-out input by itself before it is killed
 _TIMEOUT_CHECK = 0.25  # seconds between looks for hung containers
+_ENDED_KEPT = 10_000  # ids of ended containers that are remembered
 _NODE = "local"
 CALLER_LOST = ErrorInfo("ExecutionError", "The call was ended since the container that waited for it is gone.")
 
@@ -44,6 +46,7 @@ class Container:
     function: Function
     app: App
     revision: Revision  #: of the function, as it was when this container was asked for
+    started_at: float  #: seconds since the epoch
     is_ready: bool = False
     is_stopping: bool = False  #: was told to finish: what it loses now is not its inputs' doing
     said_why: bool = False  #: reported why it could not start
@@ -87,6 +90,8 @@ class Fleet:
         self._is_draining = False
         self._wake: asyncio.TimerHandle | None = None
         self._watchdog: asyncio.TimerHandle | None = None
+        #: container id -> app id of those that ended lately, latest last
+        self.ended: OrderedDict[str, str] = OrderedDict()
         self._empty: dict[str, asyncio.Event] = {}  # function id -> set when its last container is gone
         self._starts: set[asyncio.Task[None]] = set()
         self._actions: dict[type, Callable[..., None]] = {
@@ -120,6 +125,20 @@ class Fleet:
     @property
     def container_count(self) -> int:
         return len(self._containers)
+
+    @property
+    def containers(self) -> Iterable[Container]:
+        """Those that are not gone, oldest first."""
+        return self._containers.values()
+
+    def container(self, container_id: str) -> Container:
+        """Raises `NotFoundError`."""
+        try:
+            return self._containers[container_id]
+        except KeyError:
+            raise NotFoundError(
+                f"There is no running container {container_id[:40]!r}; `modal container list` shows those there are."
+            ) from None
 
     def app_of(self, container_id: str) -> App | None:
         """The app that a container belongs to; None for one that is gone."""
@@ -212,6 +231,14 @@ class Fleet:
                     self._node.stop(container.container_id, 0.0)  # it may be one that is ending already, but slowly
         self.dispatch(events.InputsDropped(call.record.function_id, call_id))
 
+    def preempt(self, container_id: str) -> None:
+        """Stop a container as if its machine were needed: what it runs is interrupted, and runs elsewhere, uncounted.
+
+        Raises:
+            NotFoundError: it has ended, or never was.
+        """
+        self.dispatch(events.ContainerLeaving(self.container(container_id).container_id, self._stop_grace))
+
     def holders(self) -> dict[str, str]:
         """Which container holds each input that is handed out: input id -> container id."""
         return {one: container.container_id for container in self._containers.values() for one in container.running}
@@ -232,7 +259,7 @@ class Fleet:
     def _start(self, wanted: instructions.StartContainer) -> None:
         function = self._functions.by_id[wanted.function_id]
         app = self._apps.get(function.app_id)
-        container = Container(wanted.container_id, function, app, function.revision)
+        container = Container(wanted.container_id, function, app, function.revision, self._now())
         self._containers[wanted.container_id] = container
         function.starting += 1
         self._touch(function)
@@ -505,6 +532,10 @@ class Fleet:
             self._abandon_calls_of(one)
         self.dispatch(events.ContainerExited(container_id, exit.detail, tuple(container.timed_out), is_crash))
         del self._containers[container_id]
+        self.ended[container_id] = container.app.app_id
+        if len(self.ended) > _ENDED_KEPT:
+            self.ended.popitem(last=False)
+        container.app.wake()
         if not any(other.function is function for other in self._containers.values()):
             empty = self._empty.pop(function.function_id, None)
             if empty is not None:

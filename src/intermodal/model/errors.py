@@ -26,3 +26,11 @@ class DiskFull(RuntimeFailure):
 
 class BadImage(RuntimeFailure):
     """The image, a mount or a setting of the function makes a start impossible; trying again cannot help."""
+
+
+class NoSuchCommand(RuntimeFailure):
+    """A command to be run in a container is not there, or cannot be executed. `code` is what shells exit with then."""
+
+    def __init__(self, message: str, code: int) -> None:
+        super().__init__(message)
+        self.code = code

@@ -14,6 +14,7 @@ from dataclasses import dataclass, replace
 
 from intermodal.model.container import ContainerSpec
 from intermodal.model.errors import DiskFull, RuntimeFailure
+from intermodal.node.command import RunningCommand
 from intermodal.node.container import Container, Phase
 from intermodal.node.exits import Ending, judge, unwrap
 from intermodal.node.hooks.interface import Hook
@@ -21,7 +22,8 @@ from intermodal.node.interface import NodeCapacity, NodeListener
 from intermodal.node.layout import NodeLayout
 from intermodal.node.mount_table import unmount_below
 from intermodal.node.runner_link import LinkState, RunnerLink
-from intermodal.runtimes.interface import Bundle, Runtime
+from intermodal.runtimes.exec_process import ExecProcess
+from intermodal.runtimes.interface import Bundle, ExecCommand, Runtime
 from modal._wire.messages.runner import (
     CancelInputs,
     Credit,
@@ -36,8 +38,10 @@ from modal._wire.messages.runner import (
     Stop,
     Yielded,
 )
+from modal._wire.messages.terminal import WindowSize
 
 log = logging.getLogger(__name__)
+_EXEC_STARTS = 8  #: commands being started at once: each takes the runtime program some 50 ms of processor time
 
 
 @dataclass(frozen=True)
@@ -63,6 +67,7 @@ class Agent:
         self._hooks = hooks
         self._listener = listener
         self._containers: dict[str, Container] = {}
+        self._exec_starts = asyncio.Semaphore(_EXEC_STARTS)
         self._closing = False
 
     async def open(self) -> None:
@@ -238,6 +243,23 @@ class Agent:
         if link := self._link(container_id):
             link.send(CancelInputs(input_ids))
 
+    async def exec(
+        self, container_id: str, command: Sequence[str], env: dict[str, str], window: WindowSize | None
+    ) -> RunningCommand:
+        container = self._containers.get(container_id)
+        if container is None or container.process is None or container.phase is not Phase.RUNNING:
+            raise RuntimeFailure(f"The container {container_id} does not run, or not yet.")
+        wanted = ExecCommand(tuple(command), {**container.env, **env}, container.cwd, window)
+        with _machine_errors("start a command in a container"):
+            async with self._exec_starts:
+                starting = asyncio.ensure_future(container.process.exec(wanted))
+                try:
+                    return RunningCommand(await asyncio.shield(starting))
+                except asyncio.CancelledError:
+                    # It may run by now; nobody else would end it.
+                    starting.add_done_callback(_discard_command)
+                    raise
+
     def stop(self, container_id: str, grace: float) -> None:
         container = self._containers.get(container_id)
         if container is None or container.phase is Phase.ENDED:
@@ -303,6 +325,11 @@ class _RunnerEvents:
 
     def broke_protocol(self, reason: str) -> None:
         self._agent._condemn(self._container, f"The container was killed since it sent a malformed message: {reason}.")
+
+
+def _discard_command(starting: asyncio.Future[ExecProcess]) -> None:
+    if not starting.cancelled() and starting.exception() is None:
+        RunningCommand(starting.result()).close()
 
 
 @contextlib.contextmanager

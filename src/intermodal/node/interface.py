@@ -9,6 +9,7 @@ returned; `logs` and `container_leaving` come at any time before `container_exit
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -16,6 +17,7 @@ from intermodal.model.container import ContainerExit, ContainerSpec
 from modal._wire.messages.app import LogStream
 from modal._wire.messages.common import ErrorInfo
 from modal._wire.messages.runner import Outputs, RunInputs, Yielded
+from modal._wire.messages.terminal import OutputStream, WindowSize
 
 
 @dataclass(frozen=True)
@@ -65,6 +67,33 @@ class ContainerApi(Protocol):
         """
 
 
+class Exec(Protocol):
+    """A command that runs in a container. Whoever started it calls `close`, whatever happens."""
+
+    @property
+    def streams(self) -> tuple[OutputStream, ...]:
+        """What it writes to: only stdout when it has a terminal."""
+
+    async def read(self, stream: OutputStream) -> bytes:
+        """Wait for output and return it; b"" at its end. One at a time per stream. What is not read stays with the
+        command, which waits in the end."""
+
+    async def write(self, data: bytes) -> None:
+        """Pass bytes to its input; waits while it does not read. After its end they are dropped."""
+
+    async def end_input(self) -> None:
+        """No input follows."""
+
+    def resize(self, window: WindowSize) -> None:
+        """Change the size of its terminal, if it has one."""
+
+    async def wait(self) -> int:
+        """Return its exit code once it has ended: 128 and the signal's number if a signal ended it."""
+
+    def close(self) -> None:
+        """Kill it if it runs, with its descendants, and free everything. Idempotent."""
+
+
 class Node(Protocol):
     """A machine's agent. Raises `intermodal.model.errors.RuntimeFailure`."""
 
@@ -90,6 +119,18 @@ class Node(Protocol):
 
     def cancel(self, container_id: str, input_ids: list[str]) -> None:
         """Interrupt inputs in user code."""
+
+    async def exec(
+        self, container_id: str, command: Sequence[str], env: dict[str, str], window: WindowSize | None
+    ) -> Exec:
+        """Run a command in a container whose process runs, with `env` over its environment; returns when it runs.
+
+        Args:
+            window: the size of the terminal that it gets; None: it gets pipes.
+
+        Raises:
+            NoSuchCommand: the container has no such program.
+        """
 
     def stop(self, container_id: str, grace: float) -> None:
         """Ask the container to finish; kill it `grace` seconds later (0: at once)."""

@@ -85,7 +85,7 @@ class Cgroups:
     def kill(self, name: str) -> None:
         """SIGKILL every process in the container's groups and wait until they are gone. Blocking."""
         deadline = time.monotonic() + _REMOVAL_TIMEOUT
-        while pids := self._pids(name):
+        while pids := self.pids(name):
             for pid in pids:
                 with contextlib.suppress(ProcessLookupError):
                     os.kill(pid, signal.SIGKILL)
@@ -112,7 +112,8 @@ class Cgroups:
     def _parent(self, root: Path) -> Path:
         return root / self.parent.lstrip("/")
 
-    def _pids(self, name: str) -> set[int]:
+    def pids(self, name: str) -> set[int]:
+        """Every process of the container."""
         pids: set[int] = set()
         for root, _ in self._roots:
             for group in _groups(self._parent(root) / name):

@@ -9,9 +9,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from modal._wire.messages.function import Resources
+from modal._wire.messages.terminal import WindowSize
+
+if TYPE_CHECKING:
+    from intermodal.runtimes.exec_process import ExecProcess
 
 
 @dataclass(frozen=True)
@@ -50,6 +54,16 @@ class ProcessExit:
     out_of_memory: bool = False
 
 
+@dataclass(frozen=True)
+class ExecCommand:
+    """One more process to run in a container that runs."""
+
+    argv: tuple[str, ...]
+    env: dict[str, str]  #: all of its environment
+    cwd: str
+    window: WindowSize | None = None  #: of the terminal that it gets; None: it gets pipes
+
+
 class ContainerProcess(Protocol):
     """A started container."""
 
@@ -62,6 +76,14 @@ class ContainerProcess(Protocol):
 
     def kill(self, signal: int) -> None:
         """Send `signal` to the first process; with SIGKILL, all of the container dies. No error if it has ended."""
+
+    async def exec(self, command: ExecCommand) -> ExecProcess:
+        """Run one more process in the container: in its namespaces, control groups and limits, as its user.
+
+        Raises:
+            NoSuchCommand: the container has no such program, or may not execute it.
+            RuntimeFailure: the container has ended, or the process cannot be started.
+        """
 
     async def delete(self) -> None:
         """Free what the runtime keeps for it (cgroups, state), killing it first if it runs. Idempotent."""

@@ -8,17 +8,22 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import fcntl
+import functools
 import os
 import re
 import shutil
 import signal
 import subprocess
 import sys
+import termios
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from intermodal.model.errors import BadImage, RuntimeFailure
-from intermodal.runtimes.interface import Bundle, ContainerProcess, ProcessExit
+from intermodal.model.errors import BadImage, NoSuchCommand, RuntimeFailure
+from intermodal.runtimes.exec_process import ExecProcess, set_window
+from intermodal.runtimes.interface import Bundle, ContainerProcess, ExecCommand, ProcessExit
 from intermodal.runtimes.pidfd import ChildWaiter
 
 
@@ -95,13 +100,15 @@ class MockRuntime:
             raise RuntimeFailure(f"{argv[0]} cannot be started: {error}.") from error
         note = self._root / f"{bundle.container_id}.pid"
         note.write_text(str(process.pid))
-        return MockProcess(process, note, behaviour)
+        return MockProcess(bundle, process, note, behaviour)
 
 
 class MockProcess:
     """A `ContainerProcess` (see the interface): the leader of a process group, which stands for the container."""
 
-    def __init__(self, process: subprocess.Popen[bytes], note: Path, behaviour: Behaviour) -> None:
+    def __init__(self, bundle: Bundle, process: subprocess.Popen[bytes], note: Path, behaviour: Behaviour) -> None:
+        self._bundle = bundle
+        self._execs: list[ExecProcess] = []
         self._process = process
         self._note = note
         self._behaviour = behaviour
@@ -125,6 +132,13 @@ class MockProcess:
             self._kill_group()
         self._waiter.signal(number)
 
+    async def exec(self, command: ExecCommand) -> ExecProcess:
+        if self._waiter.exited.done():
+            raise RuntimeFailure("The container has ended.")
+        process = _start_command(self._bundle, command)
+        self._execs = [one for one in self._execs if not one.ended.done()] + [process]
+        return process
+
     async def delete(self) -> None:
         self.kill(signal.SIGKILL)
         await self.wait()
@@ -137,8 +151,62 @@ class MockProcess:
         self._kill_group()
 
     def _kill_group(self) -> None:
-        with contextlib.suppress(ProcessLookupError, PermissionError):
-            os.killpg(self._process.pid, signal.SIGKILL)
+        # Code that was connected to a terminal has left the group.
+        members = [self._process.pid, *_descendants(self._process.pid)]
+        for kill, pid in [(os.killpg, self._process.pid), *((os.kill, pid) for pid in members[1:])]:
+            with contextlib.suppress(ProcessLookupError, PermissionError):
+                kill(pid, signal.SIGKILL)
+        for process in self._execs:
+            process.kill()
+
+
+def _descendants(pid: int) -> list[int]:
+    try:
+        children = [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+    except OSError:
+        return []
+    return [one for child in children for one in (child, *_descendants(child))]
+
+
+def _start_command(bundle: Bundle, command: ExecCommand) -> ExecProcess:
+    env = {name: _translate(bundle, value) for name, value in command.env.items()}
+    env["INTERMODAL_MOCK"] = bundle.container_id
+    cwd = _translate(bundle, command.cwd)
+    descriptors: tuple[int, ...]
+    stdio: tuple[int, int, int]
+    prepare: Callable[[], object] | None = None
+    if command.window is not None:
+        ours, theirs = os.openpty()
+        set_window(ours, command.window)
+        descriptors, stdio = (ours,), (theirs, theirs, theirs)
+        prepare = functools.partial(fcntl.ioctl, theirs, termios.TIOCSCTTY, 0)
+    else:
+        pipes = [os.pipe() for _ in range(3)]
+        descriptors, stdio = (pipes[0][1], pipes[1][0], pipes[2][0]), (pipes[0][0], pipes[1][1], pipes[2][1])
+    try:
+        process = subprocess.Popen(
+            [_translate(bundle, part) for part in command.argv],
+            cwd=cwd,
+            env=env,
+            stdin=stdio[0],
+            stdout=stdio[1],
+            stderr=stdio[2],
+            start_new_session=True,
+            preexec_fn=prepare,
+        )
+        process.returncode = 0  # the waiter takes its status; Popen must not look for it
+        return ExecProcess(ChildWaiter(process.pid), descriptors, lambda: _descendants(process.pid))
+    except OSError as error:
+        for descriptor in descriptors:
+            os.close(descriptor)
+        if isinstance(error, FileNotFoundError):
+            raise NoSuchCommand(f"The container has no command `{command.argv[0]}`.", 127) from None
+        raise NoSuchCommand(
+            f"`{command.argv[0]}` cannot be executed in the container ({error.strerror}).", 126
+        ) from None
+    finally:
+        for descriptor in set(stdio):
+            os.close(descriptor)
 
 
 def _translate(bundle: Bundle, text: str) -> str:

@@ -6,7 +6,7 @@ import math
 import resource
 from typing import Any
 
-from intermodal.runtimes.interface import BindMount, Bundle
+from intermodal.runtimes.interface import BindMount, Bundle, ExecCommand
 from modal._wire.messages.function import Resources
 
 #: What Docker grants by default, less MKNOD, NET_RAW and AUDIT_WRITE.
@@ -69,6 +69,19 @@ def build_spec(
             "rootfsPropagation": "private",
         },
     }
+
+
+def exec_spec(bundle: Bundle, command: ExecCommand) -> dict[str, Any]:
+    """Return the description of one more process in the container of `bundle`: no more rights than its first has."""
+    process = _process(bundle) | {
+        "args": list(command.argv),
+        "env": [f"{name}={value}" for name, value in command.env.items()],
+        "cwd": command.cwd,
+    }
+    if command.window is not None:
+        size = {"height": command.window.rows, "width": command.window.columns}
+        process |= {"terminal": True, "consoleSize": size}
+    return process
 
 
 def _process(bundle: Bundle) -> dict[str, Any]:

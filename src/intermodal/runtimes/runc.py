@@ -12,15 +12,18 @@ import json
 import os
 import shutil
 import signal
+import socket
 import subprocess
+import tempfile
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from intermodal.model.errors import BadImage, DiskFull, MissingTool, RuntimeFailure
+from intermodal.model.errors import BadImage, DiskFull, MissingTool, NoSuchCommand, RuntimeFailure
 from intermodal.runtimes.cgroups import Cgroups
-from intermodal.runtimes.interface import Bundle, ContainerProcess, ProcessExit
-from intermodal.runtimes.oci_spec import CAPABILITIES, build_spec
+from intermodal.runtimes.exec_process import ExecProcess, set_window
+from intermodal.runtimes.interface import Bundle, ContainerProcess, ExecCommand, ProcessExit
+from intermodal.runtimes.oci_spec import CAPABILITIES, build_spec, exec_spec
 from intermodal.runtimes.pidfd import ChildWaiter
 from intermodal.runtimes.seccomp import load_profile
 from intermodal.runtimes.syscalls import become_subreaper
@@ -101,19 +104,7 @@ class RuncRuntime:
         command = [*self._command(), "--log", str(log), "--log-format", "json"]
         command += ["run", "--detach", "--bundle", str(state), "--pid-file", str(pid_file), name]
         try:
-            process = await asyncio.create_subprocess_exec(
-                *command, stdin=subprocess.DEVNULL, stdout=bundle.stdout, stderr=bundle.stderr
-            )
-            try:
-                # Not wait_for, which in Python 3.11 loses a cancellation that comes as the process ends.
-                async with asyncio.timeout(_COMMAND_TIMEOUT):
-                    code = await process.wait()
-            except BaseException:
-                with contextlib.suppress(ProcessLookupError):
-                    process.kill()
-                await process.wait()
-                raise
-            if code != 0:
+            if await _run(command, subprocess.DEVNULL, bundle.stdout, bundle.stderr) != 0:
                 raise start_failure(bundle, log)
             waiter = ChildWaiter(int(pid_file.read_text()))
         except BaseException as error:
@@ -125,7 +116,35 @@ class RuncRuntime:
             if isinstance(error, ProcessLookupError):
                 raise RuntimeFailure("The container's process vanished while it was being started.") from error
             raise
-        return RuncProcess(self, name, waiter)
+        return RuncProcess(self, bundle, waiter)
+
+    async def exec(self, bundle: Bundle, command: ExecCommand) -> ExecProcess:
+        """Run one more process in a container; see `ContainerProcess.exec`."""
+        directory = Path(tempfile.mkdtemp(prefix="exec-", dir=bundle.state_dir))
+        try:
+            (directory / "process.json").write_text(json.dumps(exec_spec(bundle, command)))
+            pid_file, log = directory / "pid", directory / "log"
+            runc = [*self._command(), "--log", str(log), "--log-format", "json", "exec", "--detach"]
+            runc += ["--process", str(directory / "process.json"), "--pid-file", str(pid_file)]
+            start = _exec_with_pipes if command.window is None else _exec_with_terminal
+            code, descriptors = await start(runc, bundle.container_id, directory)
+            try:
+                if code != 0:
+                    raise exec_failure(command, log)
+                waiter = ChildWaiter(int(pid_file.read_text()))
+                if command.window is not None:
+                    set_window(descriptors[0], command.window)  # runc 1.1 does not heed `consoleSize` here
+                return ExecProcess(waiter, descriptors, lambda: self._cgroups.pids(bundle.container_id))
+            except BaseException:
+                for descriptor in descriptors:
+                    os.close(descriptor)
+                raise
+        except asyncio.TimeoutError:
+            raise RuntimeFailure(f"{self._settings.program} did not start the command in {_COMMAND_TIMEOUT:.0f} s.")
+        except ProcessLookupError as error:
+            raise RuntimeFailure("The command's process vanished while it was being started.") from error
+        finally:
+            shutil.rmtree(directory, ignore_errors=True)
 
     def _command(self) -> list[str]:
         return [self._program, "--root", str(self._settings.root)]
@@ -146,9 +165,10 @@ class RuncRuntime:
 class RuncProcess:
     """A `ContainerProcess` (see the interface)."""
 
-    def __init__(self, runtime: RuncRuntime, name: str, waiter: ChildWaiter) -> None:
+    def __init__(self, runtime: RuncRuntime, bundle: Bundle, waiter: ChildWaiter) -> None:
         self._runtime = runtime
-        self._name = name
+        self._bundle = bundle
+        self._name = bundle.container_id
         self._waiter = waiter
         self._exit: ProcessExit | None = None
         self._deleted = False
@@ -167,6 +187,9 @@ class RuncProcess:
     def kill(self, signal: int) -> None:
         self._waiter.signal(signal)
 
+    async def exec(self, command: ExecCommand) -> ExecProcess:
+        return await self._runtime.exec(self._bundle, command)
+
     async def delete(self) -> None:
         if self._deleted:
             return
@@ -176,8 +199,75 @@ class RuncProcess:
         self._deleted = True
 
 
-def start_failure(bundle: Bundle, log: Path) -> RuntimeFailure:
-    """Say in one sentence why the runtime did not start `bundle`, from its JSON log."""
+async def _run(command: list[str], stdin: int, stdout: int, stderr: int) -> int:
+    """Run a command of the runtime program and return its exit status. Raises asyncio.TimeoutError."""
+    process = await asyncio.create_subprocess_exec(*command, stdin=stdin, stdout=stdout, stderr=stderr)
+    try:
+        # Not wait_for, which in Python 3.11 loses a cancellation that comes as the process ends.
+        async with asyncio.timeout(_COMMAND_TIMEOUT):
+            return await process.wait()
+    except BaseException:
+        with contextlib.suppress(ProcessLookupError):
+            process.kill()
+        await process.wait()
+        raise
+
+
+async def _exec_with_pipes(runc: list[str], name: str, directory: Path) -> tuple[int, tuple[int, ...]]:
+    """Start a process with pipes; return the runtime's exit status and our ends of them."""
+    theirs_in, stdin = os.pipe()
+    stdout, theirs_out = os.pipe()
+    stderr, theirs_err = os.pipe()
+    try:
+        return await _run([*runc, name], theirs_in, theirs_out, theirs_err), (stdin, stdout, stderr)
+    except BaseException:
+        for descriptor in (stdin, stdout, stderr):
+            os.close(descriptor)
+        raise
+    finally:
+        for descriptor in (theirs_in, theirs_out, theirs_err):
+            os.close(descriptor)
+
+
+async def _exec_with_terminal(runc: list[str], name: str, directory: Path) -> tuple[int, tuple[int, ...]]:
+    """Start a process with a terminal, which the runtime makes in the container and hands us through a socket."""
+    path = str(directory / "console")
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as listener:
+        listener.bind(path)
+        listener.listen(1)
+        listener.setblocking(False)
+        code = await _run(
+            [*runc, "--tty", "--console-socket", path, name],
+            subprocess.DEVNULL,
+            subprocess.DEVNULL,
+            subprocess.DEVNULL,
+        )
+        if code != 0:
+            return code, ()
+        console, _ = listener.accept()
+        with console:
+            _, descriptors, _, _ = socket.recv_fds(console, 4096, 1)
+    if not descriptors:
+        raise RuntimeFailure("The container runtime did not hand over the command's terminal.")
+    return code, (descriptors[0],)
+
+
+def exec_failure(command: ExecCommand, log: Path) -> RuntimeFailure:
+    """Say in one sentence why the runtime did not start `command`, from its JSON log."""
+    message = _logged_error(log)
+    lowered, program = message.lower(), command.argv[0]
+    if "no space left on device" in lowered:
+        return DiskFull(f"No space is left to start a command: {message}")
+    if "executable file not found" in lowered or ("exec" in lowered and "no such file" in lowered):
+        return NoSuchCommand(f"The container has no command `{program}`.", 127)
+    if "permission denied" in lowered or "exec format error" in lowered or "is a directory" in lowered:
+        return NoSuchCommand(f"`{program}` cannot be executed in the container ({_cause(message)}).", 126)
+    if "stopped container" in lowered or "does not exist" in lowered or "no such process" in lowered:
+        return RuntimeFailure("The container has ended.")
+    return RuntimeFailure(f"The container runtime could not start the command: {message or 'it gave no reason'}.")
+
+
+def _logged_error(log: Path) -> str:
     message = ""
     with contextlib.suppress(OSError):
         for line in log.read_text(errors="replace").splitlines():
@@ -185,6 +275,12 @@ def start_failure(bundle: Bundle, log: Path) -> RuntimeFailure:
                 entry = json.loads(line)
                 if entry.get("level") in ("error", "fatal"):
                     message = str(entry.get("msg", ""))
+    return message
+
+
+def start_failure(bundle: Bundle, log: Path) -> RuntimeFailure:
+    """Say in one sentence why the runtime did not start `bundle`, from its JSON log."""
+    message = _logged_error(log)
     lowered = message.lower()
     if "no space left on device" in lowered:
         return DiskFull(f"No space is left to start a container: {message}")

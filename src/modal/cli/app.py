@@ -7,7 +7,7 @@ from typing import Optional
 import click
 
 from .._output.plain_output import PlainOutput
-from .._wire.messages.app import APP_EVENTS, APP_STOP, AppEvents, AppRef, AppStop, AppStopReason
+from .._wire.messages.app import APP_EVENTS, APP_STOP, AppEvent, AppEvents, AppRef, AppStop, AppStopReason
 from .errors import CliError, not_available
 from .later import group
 from .lazy import LazyGroup
@@ -63,13 +63,17 @@ def logs(app_identifier: Optional[str], name: Optional[str], env: Optional[str])
 
 async def follow(app_id: str, after: int = 0) -> None:
     """Show what the app prints, from just after log entry `after`, until it stops."""
+    from .._follow import Follower
     from .._objects.client import default_client
 
-    rpc = await default_client()._rpc()
     shown = PlainOutput()
+
+    async def show(event: AppEvent) -> None:
+        shown.app_event(event)
+
+    rpc = await default_client()._rpc()
+    follower = Follower(rpc, APP_EVENTS, lambda after: AppEvents(app_id, after, want_status=False), after)
     try:
-        async with rpc.stream(APP_EVENTS, AppEvents(app_id, after, want_status=False)) as stream:
-            async for event, _ in stream:
-                shown.app_event(event)
+        await follower.follow(show)
     finally:
         shown.close()

@@ -16,7 +16,6 @@ from .lazy import LazyGroup
 GROUPS = {
     "launch": "Start a notebook or an editor in a container.",
     "app": "Manage apps.",
-    "container": "Look into running containers.",
     "dict": "Manage dicts.",
     "nfs": "Manage network file systems.",
     "secret": "Manage secrets.",
@@ -49,10 +48,6 @@ COMMANDS: dict[str, tuple[str, str]] = {
         "List the versions of a deployed app.",
         "[app_identifier] -e/--env= -n/--name= --json/--no-json",
     ),
-    "container list": ("List running containers.", "-e/--env= --json/--no-json"),
-    "container logs": ("Show a container's logs.", "<container_id>"),
-    "container exec": ("Run a command in a running container.", "--pty/--no-pty <container_id> <command>..."),
-    "container stop": ("Stop a container; its inputs run elsewhere.", "<container_id>"),
     "dict create": ("Create a dict.", "<name> -e/--env="),
     "dict list": ("List dicts.", "--json/--no-json -e/--env="),
     "dict clear": ("Delete every entry of a dict.", "<name> -y/--yes -e/--env="),

@@ -168,6 +168,10 @@ def _descendants(pid: int) -> list[int]:
     return [one for child in children for one in (child, *_descendants(child))]
 
 
+def _all_processes() -> list[int]:
+    return [int(name) for name in os.listdir("/proc") if name.isdigit()]
+
+
 def _start_command(bundle: Bundle, command: ExecCommand) -> ExecProcess:
     env = {name: _translate(bundle, value) for name, value in command.env.items()}
     env["INTERMODAL_MOCK"] = bundle.container_id
@@ -195,7 +199,7 @@ def _start_command(bundle: Bundle, command: ExecCommand) -> ExecProcess:
             preexec_fn=prepare,
         )
         process.returncode = 0  # the waiter takes its status; Popen must not look for it
-        return ExecProcess(ChildWaiter(process.pid), descriptors, lambda: _descendants(process.pid))
+        return ExecProcess(ChildWaiter(process.pid), descriptors, _all_processes)
     except OSError as error:
         for descriptor in descriptors:
             os.close(descriptor)

@@ -28,9 +28,9 @@ from intermodal.control.call_service import CallService
 from intermodal.control.calls import Calls
 from intermodal.control.class_service import ClassService
 from intermodal.control.container_api import ContainerCalls
+from intermodal.control.container_service import ContainerService
 from intermodal.control.deployment_service import DeploymentService
 from intermodal.control.deployments import Deployments
-from intermodal.control.container_service import ContainerService
 from intermodal.control.environment_service import EnvironmentService
 from intermodal.control.environments import Environments
 from intermodal.control.fleet import Fleet

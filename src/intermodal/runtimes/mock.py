@@ -169,7 +169,7 @@ def _descendants(pid: int) -> list[int]:
 
 
 def _all_processes() -> list[int]:
-    return [int(name) for name in os.listdir("/proc") if name.isdigit()]
+    return [int(entry.name) for entry in Path("/proc").iterdir() if entry.name.isdigit()]
 
 
 def _start_command(bundle: Bundle, command: ExecCommand) -> ExecProcess:

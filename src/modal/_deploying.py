@@ -52,8 +52,9 @@ async def deploy(
     finally:
         app._running = False
     app._app_id = published.app_id
+    functions = app._loadable()
     for name, handle in handles.items():
-        function = app._functions[name]
+        function = functions[name]
         function._client = client
         function._attach(rpc, published.functions[name], handle.web_url)
     return published

@@ -84,7 +84,7 @@ async def running(app: App, client: Optional[Client], options: RunOptions) -> As
             patience = _STOP_TIMEOUT_LOST
             raise
         finally:
-            for function in app._functions.values():
+            for function in app._loadable().values():
                 function._detach()
             await _finish(AppStop(created.app_id, reason), rpc, watch, patience, options.detach)
     finally:
@@ -112,8 +112,9 @@ async def _start(app: App, client: Client, rpc: RpcClient, state: AppState) -> N
     handles = await load(app, rpc, app._app_id)
     ids = {tag: handle.function_id for tag, handle in handles.items()}
     await rpc.unary(APP_PUBLISH, AppPublish(app._app_id, ids, state))
+    functions = app._loadable()
     for tag, handle in handles.items():
-        function = app._functions[tag]
+        function = functions[tag]
         function._client = client
         function._attach(rpc, handle.function_id, handle.web_url)
 

@@ -52,6 +52,9 @@ def follow(function: Function, cls: Function) -> None:
     """Make a bound function what its class is now."""
     binding = function.binding
     assert binding is not None
+    if cls.spec.cls is None:
+        raise InvalidError(f"{cls.spec.name} is no class any more.")
+    check_parameters(cls.spec.name, cls.spec.cls, binding.parameters)
     overrides = decode(FunctionOverrides, binding.overrides)
     function.revision = replace(cls.revision, spec=bound_spec(cls.spec, overrides, binding.min_containers))
 

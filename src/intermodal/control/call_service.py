@@ -320,6 +320,9 @@ def require_method(function: Function, method: str) -> None:
     name, cls = function.spec.name, function.spec.cls
     if cls is None:
         raise InvalidError(f"{name} is a function, not a class, so it has no method {method[:100]!r}.")
+    if not method:
+        first = next(iter(cls.methods), "method")
+        raise InvalidError(f"{name} is a class: call one of its methods, as in {name}().{first}.")
     if method not in cls.methods:
         known = ", ".join(sorted(cls.methods)) or "none"
         raise NotFoundError(f"The class {name} has no method {method[:100]!r}; its methods are: {known}.")

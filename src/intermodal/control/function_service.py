@@ -107,12 +107,23 @@ class FunctionService:
         app = self._apps.deployed(request.app_name, self._apps.environments.meant_by(ctx, request.environment))
         require_use(ctx, self._apps, app.app_id)
         function_id = app.record.functions.get(request.name)
+        if function_id is None and (found := self._method(app, request.name)) is not None:
+            return found
         if function_id is None:
             known = ", ".join(repr(tag) for tag in sorted(app.record.functions)) or "none"
             raise NotFoundError(
                 f"The app {request.app_name!r} has no function {request.name[:256]!r}; its functions are: {known}."
             )
         return handle_of(self._functions.get(function_id))
+
+    def _method(self, app: App, name: str) -> FunctionHandle | None:
+        """What ``Model.predict`` means in an app; None when it means nothing."""
+        tag, _, method = name.rpartition(".")
+        function = self._functions.by_id.get(app.record.functions.get(tag, ""))
+        if function is None or function.spec.cls is None or method not in function.spec.cls.methods:
+            return None
+        is_generator = function.spec.cls.methods[method].is_generator
+        return replace(handle_of(function), name=name, is_generator=is_generator, method=method)
 
     async def get(self, ctx: Context, request: FunctionRef, body: bytes) -> FunctionHandle:
         function = self._functions.get(request.function_id)

@@ -30,10 +30,12 @@ class GeneratorSession:
     Args:
         bind: gives the connection and the function's id.
         payload: the pickled arguments; None follows the call `call_id`.
+        method: of a class.
     """
 
-    def __init__(self, bind: Bind, payload: Optional[bytes], parent_input_id: str, call_id: str) -> None:
+    def __init__(self, bind: Bind, payload: Optional[bytes], parent_input_id: str, call_id: str, method: str) -> None:
         self._bind = bind
+        self._method = method
         self._payload = payload
         self._parent = parent_input_id
         self._call_id = call_id
@@ -50,10 +52,10 @@ class GeneratorSession:
 
     @classmethod
     async def open(
-        cls, bind: Bind, payload: Optional[bytes], parent_input_id: str = "", call_id: str = ""
+        cls, bind: Bind, payload: Optional[bytes], parent_input_id: str = "", call_id: str = "", method: str = ""
     ) -> GeneratorSession:
         """Begin the call."""
-        session = cls(bind, payload, parent_input_id, call_id)
+        session = cls(bind, payload, parent_input_id, call_id, method)
         session._task = asyncio.ensure_future(session._main())
         return session
 
@@ -98,7 +100,7 @@ class GeneratorSession:
                 if self._call_id:
                     request = CallGenerate(call_id=self._call_id, received=self._received, run=self._run)
                 else:
-                    request = CallGenerate(function_id, record, self._parent, again=again)
+                    request = CallGenerate(function_id, record, self._parent, again=again, method=self._method)
                 try:
                     await self._attempt(rpc, request, b"" if self._call_id else body, key)
                 except NotFoundError:
@@ -139,10 +141,10 @@ class GeneratorSession:
 
 
 async def generator_values(
-    bind: Bind, payload: Optional[bytes], parent_input_id: str = "", call_id: str = ""
+    bind: Bind, payload: Optional[bytes], parent_input_id: str = "", call_id: str = "", method: str = ""
 ) -> AsyncGenerator[Any, None]:
     """What a generator call yields, unpickled; runs in the caller. Arguments as of `GeneratorSession`."""
-    session = await on_loop(GeneratorSession.open(bind, payload, parent_input_id, call_id))
+    session = await on_loop(GeneratorSession.open(bind, payload, parent_input_id, call_id, method))
     try:
         while True:
             for output, data in await on_loop(session.take()):

@@ -115,7 +115,7 @@ async def map_outputs(
 
     name, by_value = function._tag, function._main_by_value
     feeder = Feeder(source, lambda args: pickle_arguments(name, args, kwargs, by_value))
-    session = await on_loop(MapSession.open(function._bind, name, current_input_id() or "", feeder))
+    session = await on_loop(MapSession.open(function._bind, name, current_input_id() or "", feeder, function._method))
     try:
         feeder.start(session.items_gathered, in_task=await is_async())
         order: Order[tuple[Any, bytes]] = Order(ordered)

@@ -46,11 +46,12 @@ Bind = Callable[[], Awaitable[tuple[Any, str]]]
 class MapSession:
     """Lives on the bridge's loop. `bind` gives the connection and the function's id."""
 
-    def __init__(self, bind: Bind, name: str, parent_input_id: str, feeder: Feeder) -> None:
+    def __init__(self, bind: Bind, name: str, parent_input_id: str, feeder: Feeder, method: str) -> None:
         self._bind = bind
         self._name = name
         self._parent = parent_input_id
         self._feeder = feeder
+        self._method = method  #: of a class
         self._rpc: Optional[RpcClient] = None
         self._function_id = ""
         self._call_id = ""
@@ -67,9 +68,9 @@ class MapSession:
         self._restarted = False
 
     @classmethod
-    async def open(cls, bind: Bind, name: str, parent_input_id: str, feeder: Feeder) -> MapSession:
+    async def open(cls, bind: Bind, name: str, parent_input_id: str, feeder: Feeder, method: str = "") -> MapSession:
         """Connect and begin. The feeder's source is not touched before the connection stands."""
-        session = cls(bind, name, parent_input_id, feeder)
+        session = cls(bind, name, parent_input_id, feeder, method)
         session._rpc, session._function_id = await bind()
         session._loop = asyncio.get_running_loop()
         session._task = asyncio.ensure_future(session._main())
@@ -146,7 +147,7 @@ class MapSession:
 
     async def _attempt(self) -> None:
         known = sorted(self._received)[-_RECEIVED_LIMIT:] if self._call_id else []
-        request = CallMap(self._function_id, self._parent, self._call_id, known)
+        request = CallMap(self._function_id, self._parent, self._call_id, known, self._method)
         sender: Optional[asyncio.Task[None]] = None
         async with self._connected().stream(CALL_MAP, request, key="") as stream:
             try:

@@ -131,6 +131,13 @@ class Channel:
         watched.register(self._socket.fileno(), POLLIN)
         watched.poll(timeout * 1000)
 
+    def wake(self) -> None:
+        """Make `receive` return."""
+        try:
+            os.write(self._wake, b"\0")
+        except OSError:  # full: it returns anyway; or closed by a fork
+            return
+
     def _drain(self) -> None:
         try:
             os.read(self._woken, 4096)

@@ -51,6 +51,7 @@ class Input:
         "input_id",
         "interrupted",
         "is_scheduled",
+        "method",
         "payload",
         "runner",
         "started",
@@ -58,8 +59,16 @@ class Input:
 
     arrived: float  #: set by `modal._container.batch` only
 
-    def __init__(self, input_id: str, call_id: str, payload: Optional[memoryview], blob: Optional[dict[str, Any]]):
+    def __init__(
+        self,
+        input_id: str,
+        call_id: str,
+        payload: Optional[memoryview],
+        blob: Optional[dict[str, Any]],
+        method: str = "",
+    ):
         self.input_id = input_id
+        self.method = method  #: of a class
         self.call_id = call_id
         self.payload = payload
         self.blob = blob
@@ -78,7 +87,7 @@ class InputLoop:
         self.running: dict[str, Input] = {}
         self.stopping = False
         self.grace = 0.0  #: seconds, of the Stop
-        self._exited = False
+        self.has_ended = False  #: nothing runs any more, nor ever will
 
     def handle(self, header: dict[str, Any], body: memoryview) -> list[Any]:
         """Take one frame of the agent.
@@ -150,7 +159,7 @@ class InputLoop:
                 blob = record.get("blob")
                 payload = None if blob is not None else body[position : position + size]
                 position += size
-                item = Input(record["input_id"], record["call_id"], payload, blob)
+                item = Input(record["input_id"], record["call_id"], payload, blob, record.get("method", ""))
                 if self.stopping:
                     returned.append(item.input_id)
                 else:
@@ -193,7 +202,7 @@ class InputLoop:
         return [Interrupt(item.input_id, reason)]
 
     def _maybe_exit(self) -> list[Any]:
-        if self.running or self._exited:
+        if self.running or self.has_ended:
             return []
-        self._exited = True
+        self.has_ended = True
         return [Exit()]

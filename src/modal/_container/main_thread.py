@@ -54,6 +54,7 @@ class MainThreadShell(Shell):
         self._gate.acquire()
         self._watcher_asleep = False
         self._watcher_polls = False
+        self._load_until: Optional[tuple[float, Callable[[], None]]] = None
 
     def watch_loading(self) -> None:
         """Begin to watch: the agent may say Stop, or end, while user code is loaded. Called in the main thread."""
@@ -61,15 +62,21 @@ class MainThreadShell(Shell):
         self.catch_signals()
         start_new_thread(self._watch, ())
 
+    def limit_loading(self, until: Optional[float], on_late: Callable[[], None]) -> None:
+        """Call `on_late` in the watcher when that time (None: there is no limit any more) has passed."""
+        with self.lock:
+            self._load_until = None if until is None else (until, on_late)
+
     def stop_watching(self) -> None:
         """Another shell takes over after loading."""
         with self.lock:
             self._busy = False
 
     def run(self) -> NoReturn:
-        run = self._run_generator if self.task.is_generator else self._run_function
+        task = self.task
         while True:
             item = self._next()
+            run = self._run_generator if task.yields(item) else self._run_function
             record, payload = run(item)
             self._finish(item, record, payload)
 
@@ -83,6 +90,8 @@ class MainThreadShell(Shell):
         machine = self.machine
         while True:
             with self.lock:
+                if machine.has_ended:
+                    break
                 item = machine.take()
                 if item is not None:
                     item.started = perf_counter()
@@ -95,6 +104,7 @@ class MainThreadShell(Shell):
                 self._busy = False
             self._flush()
             self._read(machine.until_next())
+        self.leave()
 
     def _read(self, timeout: Optional[float]) -> None:
         """Read once; `_busy` must be False, and is True afterwards."""
@@ -135,7 +145,7 @@ class MainThreadShell(Shell):
             try:
                 self._begin(item)
                 args, kwargs = task.arguments(item)
-                value = task.function(*args, **kwargs)
+                value = task.function_of(item)(*args, **kwargs)
                 if is_awaitable(value):  # an async function behind a plain decorator
                     value = run_awaitable(value)
                 if self.forked:
@@ -155,7 +165,7 @@ class MainThreadShell(Shell):
             try:
                 self._begin(item)
                 args, kwargs = task.arguments(item)
-                generator = values_of(task.function(*args, **kwargs))
+                generator = values_of(task.function_of(item)(*args, **kwargs))
                 step: Callable[[], Any] = generator.__next__
                 while True:
                     try:
@@ -255,6 +265,8 @@ class MainThreadShell(Shell):
             self._watcher_polls = False
             if self._main_reads():
                 return
+            if self._load_until is not None and perf_counter() >= self._load_until[0]:
+                self._load_until[1]()
             if item is not None and self._current is item:
                 if item.interrupted and self._active is item:
                     self.interrupt(item, item.interrupted)  # again: the first may have come just before it blocked

@@ -12,15 +12,13 @@ from . import streams, user_code
 from .channel import Channel
 from .main_thread import MainThreadShell
 from .shell import AGENT_GONE, Shell
-from .task import Task
+from .task import Task, is_async
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any, NoReturn
 
 START_FAILED = 71  #: exit status after StartFailed
-_CO_COROUTINE = 0x80
-_CO_ASYNC_GENERATOR = 0x200
 
 
 def main() -> NoReturn:
@@ -82,7 +80,10 @@ def _load(channel: Channel, start: dict[str, Any], body: memoryview) -> Shell:
     watched.watch_loading()
     began = perf_counter()
     try:
-        watched.task.function = user_code.load(start["source"], body)
+        if start.get("cls") is not None:
+            _load_class(watched, start, body)
+        else:
+            watched.task.function = user_code.load(start["source"], body)
     except user_code.LoadError as error:
         _fail(channel, error)
     concurrency = start.get("concurrency", {}).get("max_concurrent_inputs", 1)
@@ -92,6 +93,33 @@ def _load(channel: Channel, start: dict[str, Any], body: memoryview) -> Shell:
     except OSError:
         os._exit(AGENT_GONE)
     return shell
+
+
+def _load_class(watched: MainThreadShell, start: dict[str, Any], body: memoryview) -> None:
+    """Make the instance, run its enter hooks and give the shell its methods.
+
+    Raises:
+        LoadError: any of that failed.
+    """
+    from .lifecycle import Lifecycle, MethodTask
+
+    size = len(body) - int(start.get("parameters_size", 0))
+    name, spec, timeout = start.get("function_name", ""), start["cls"], watched.task.timeout
+    lifecycle = Lifecycle(user_code.load_class(start["source"], body[:size]), name, spec)
+
+    def too_long() -> NoReturn:
+        message = f"{lifecycle.current or name} ran longer than the timeout of {timeout:g} seconds."
+        _fail(watched.channel, user_code.LoadError("FunctionTimeoutError", message[:1].upper() + message[1:]))
+
+    watched.limit_loading(perf_counter() + timeout, too_long)
+    lifecycle.construct(body[size:])
+    lifecycle.enter()
+    watched.limit_loading(None, too_long)
+    if int(start.get("concurrency", {}).get("batch_max_size", 0)):  # then it has one method
+        watched.task.function = next(iter(lifecycle.methods().values()))
+        watched.task.lifecycle = lifecycle
+    else:
+        watched.task = MethodTask(lifecycle, name, spec, timeout)
 
 
 def _shell_for_loading(channel: Channel, start: dict[str, Any]) -> MainThreadShell:
@@ -108,7 +136,7 @@ def _shell_for_loading(channel: Channel, start: dict[str, Any]) -> MainThreadShe
 
 def _choose(watched: MainThreadShell, concurrency: int) -> Shell:
     is_batched = type(watched) is not MainThreadShell
-    if is_async(watched.task.function):
+    if any(map(is_async, watched.task.functions())):
         if is_batched:
             from .batch_shells import BatchTasksShell
 
@@ -121,14 +149,6 @@ def _choose(watched: MainThreadShell, concurrency: int) -> Shell:
 
         return ThreadsShell(watched, concurrency)
     return watched
-
-
-def is_async(function: Any) -> bool:
-    """Whether calling `function` gives a coroutine or an async generator."""
-    while hasattr(function, "func"):  # functools.partial
-        function = function.func
-    code = getattr(function, "__code__", None) or getattr(type(function).__call__, "__code__", None)
-    return code is not None and bool(code.co_flags & (_CO_COROUTINE | _CO_ASYNC_GENERATOR))
 
 
 def _fail(channel: Channel, error: user_code.LoadError) -> NoReturn:

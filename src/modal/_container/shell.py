@@ -76,6 +76,8 @@ class Shell:
         Raises:
             OSError: the agent is gone.
         """
+        if self.machine.stopping:
+            self._limit_stop()
         for instruction in instructions:
             kind = type(instruction)
             if kind is Interrupt:
@@ -92,8 +94,6 @@ class Shell:
                 self.outbox.flush()
             elif kind is Exit:
                 self.exit()
-        if self.machine.stopping:
-            self._limit_stop()
 
     def catch_signals(self) -> None:
         """Prepare for signals and forks. Called in the main thread."""
@@ -115,14 +115,34 @@ class Shell:
 
     def _limit_stop(self) -> None:
         grace, self._limit_stop = self.machine.grace, _nothing  # type: ignore[method-assign]
-        start_new_thread(_exit_after, (max(grace - 1.0, grace * 0.8),))
+        start_new_thread(self._exit_after, (max(grace - 1.0, grace * 0.8),))
 
-    def exit(self) -> NoReturn:
-        """End the process: send what is left, run exit hooks, and go without waiting for threads of user code."""
+    def _exit_after(self, seconds: float) -> None:
+        sleep(seconds)
+        hook = self.task.lifecycle.current if self.task.lifecycle is not None else ""
+        if hook:
+            streams.complain(f"modal: {hook} did not end in the time that the container had to stop")
+        os._exit(0)
+
+    def exit(self) -> None:
+        """Nothing runs any more: end the process. Exit hooks run in the main thread, so it must come to `leave`."""
+        if self.task.lifecycle is None:
+            self.leave()
+        self.call_main()
+
+    def call_main(self) -> None:
+        """Make the main thread look whether the machine has ended. Called with `lock` held."""
+        self.channel.wake()
+
+    def leave(self) -> NoReturn:
+        """Send what is left, run exit hooks, and go without waiting for threads of user code."""
         try:
             self.outbox.flush()
         except OSError:
             os._exit(AGENT_GONE)
+        if self.task.lifecycle is not None:
+            self.task.lifecycle.leave()
+            self.leave_if_forked()
         atexit._run_exitfuncs()
         streams.flush()
         os._exit(0)
@@ -151,8 +171,3 @@ class Shell:
 
 def _nothing() -> None:
     return None
-
-
-def _exit_after(seconds: float) -> None:
-    sleep(seconds)
-    os._exit(0)

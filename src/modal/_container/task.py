@@ -12,10 +12,16 @@ from .outbox import INLINE_LIMIT, PAYLOAD_LIMIT
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
     from typing import Any, Callable, Optional
 
+    from .lifecycle import Lifecycle
+
     Output = tuple[dict[str, Any], bytes]
+
+
+_CO_COROUTINE = 0x80
+_CO_ASYNC_GENERATOR = 0x200
 
 
 class TimeoutReached(BaseException):
@@ -30,6 +36,23 @@ class Task:
         self.name = name
         self.is_generator = is_generator
         self.timeout = timeout  #: seconds per input
+        self.lifecycle: Optional[Lifecycle] = None  #: of a class whose enter hooks have run
+
+    def function_of(self, item: Input) -> Callable[..., Any]:
+        """What runs an input. Raises when there is nothing."""
+        return self.function
+
+    def functions(self) -> Iterable[Callable[..., Any]]:
+        """Everything that inputs may run."""
+        return (self.function,)
+
+    def yields(self, item: Input) -> bool:
+        """Whether an input is a generator's."""
+        return self.is_generator
+
+    def name_of(self, item: Input) -> str:
+        """What runs an input, for people."""
+        return self.name
 
     def arguments(self, item: Input) -> tuple[tuple[Any, ...], dict[str, Any]]:
         """Unpickle the arguments of an input. Raises what that raises."""
@@ -84,10 +107,10 @@ class Task:
 
     def _interrupted(self, item: Input) -> Output:
         if item.interrupted == TIMED_OUT:
-            message = f"The function {self.name} ran longer than its timeout of {self.timeout:g} seconds."
+            message = f"The function {self.name_of(item)} ran longer than its timeout of {self.timeout:g} seconds."
             return self._record(item, "timeout", "FunctionTimeoutError", message)
         if item.interrupted == STOPPED:  # no failure of the input: it is tried again elsewhere
-            message = f"The container was stopped while {self.name} ran."
+            message = f"The container was stopped while {self.name_of(item)} ran."
             return self._record(item, "internal_failure", "ExecutionError", message)
         return self._record(item, "terminated", "RemoteError", "The input was cancelled.")
 
@@ -121,6 +144,14 @@ def _print_failure(exc: BaseException) -> None:
     from modal._tracebacks import without_sdk_frames
 
     print_exception(type(exc), exc, without_sdk_frames(exc.__traceback__))
+
+
+def is_async(function: Any) -> bool:
+    """Whether calling `function` gives a coroutine or an async generator."""
+    while hasattr(function, "func"):  # functools.partial
+        function = function.func
+    code = getattr(function, "__code__", None) or getattr(type(function).__call__, "__code__", None)
+    return code is not None and bool(code.co_flags & (_CO_COROUTINE | _CO_ASYNC_GENERATOR))
 
 
 def is_awaitable(value: Any) -> bool:

@@ -15,7 +15,7 @@ from modal._runtime_context import enter_input
 from .machine import Input
 from .main_thread import MainThreadShell
 from .shell import AGENT_GONE, Shell
-from .task import is_awaitable
+from .task import is_async, is_awaitable
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -33,7 +33,8 @@ class TasksShell(Shell):
         self.lock = watched.lock
         self.stop_grace = watched.stop_grace
         self._concurrency = concurrency
-        self._loop = asyncio.new_event_loop()
+        lifecycle = watched.task.lifecycle
+        self._loop = asyncio.new_event_loop() if lifecycle is None else lifecycle.loop
         self._credit: dict[str, asyncio.Event] = {}
         self._will_flush = False
 
@@ -42,8 +43,14 @@ class TasksShell(Shell):
         self.catch_signals()
         self._loop.add_reader(self.channel.fileno(), self._readable)
         self._loop.call_soon(self._begin_more)
-        self._loop.run_forever()
-        raise AssertionError("user code stopped the event loop")
+        if not self.machine.has_ended:
+            self._loop.run_forever()
+        if not self.machine.has_ended:
+            raise AssertionError("user code stopped the event loop")
+        self.leave()
+
+    def call_main(self) -> None:
+        self._loop.stop()
 
     def catch_signals(self) -> None:
         for number in (signal.SIGTERM, signal.SIGINT):
@@ -59,6 +66,8 @@ class TasksShell(Shell):
             item.runner.cancel()
 
     def resume(self, item: Input) -> None:
+        if hasattr(item.runner, "resume"):
+            item.runner.resume()
         event = self._credit.get(item.input_id)
         if event is not None:
             event.set()
@@ -115,9 +124,15 @@ class TasksShell(Shell):
 
     async def _outcome(self, item: Input) -> Output:
         task = self.task
+        function = task.function_of(item)
+        if task.lifecycle is not None and not is_async(function):
+            from .method_thread import MethodThread
+
+            payload, blob = await MethodThread(self, item, function).outcome()
+            return task.succeeded(item, payload, blob)
         args, kwargs = task.arguments(item)
-        result = task.function(*args, **kwargs)
-        if not task.is_generator:
+        result = function(*args, **kwargs)
+        if not task.yields(item):
             payload, blob = task.value(await result)
             return task.succeeded(item, payload, blob)
         if is_awaitable(result):  # it returns an iterable

@@ -40,12 +40,13 @@ class ThreadsShell(Shell):
         self.catch_signals()
         with self.lock:
             self.work_arrived()
-        while True:
+        while not self.machine.has_ended:
             data = self.channel.receive(self._until_deadline())
             with self.lock:
                 if data is not None:
                     self.feed(data)
                 self._time_out()
+        self.leave()
 
     def work_arrived(self) -> None:
         wanted = min(len(self.machine.queue), self._concurrency - self._threads + self._idle)
@@ -57,7 +58,7 @@ class ThreadsShell(Shell):
     def interrupt(self, item: Input, reason: str) -> None:
         self._changed.notify_all()  # it may wait for credit
         if item.runner is not None:
-            _raise_in_thread(item.runner, reason)
+            raise_in_thread(item.runner, reason)
 
     def resume(self, item: Input) -> None:
         self._changed.notify_all()
@@ -129,11 +130,12 @@ class ThreadsShell(Shell):
     def _outcome(self, item: Input) -> tuple[bytes, dict[str, Any] | None]:
         task = self.task
         args, kwargs = task.arguments(item)
-        if not task.is_generator:
-            value = task.function(*args, **kwargs)
+        function = task.function_of(item)
+        if not task.yields(item):
+            value = function(*args, **kwargs)
             self.leave_if_forked()
             return task.value(run_awaitable(value) if is_awaitable(value) else value)
-        for value in values_of(task.function(*args, **kwargs)):
+        for value in values_of(function(*args, **kwargs)):
             self.leave_if_forked()
             payload, blob = task.value(value)
             self.outbox.yielded(item.input_id, payload, blob)
@@ -151,7 +153,8 @@ def _raise_here(reason: str) -> NoReturn:
     raise interrupt_exception(reason)
 
 
-def _raise_in_thread(thread: int, reason: str) -> None:
+def raise_in_thread(thread: int, reason: str) -> None:
+    """Make the Python code of a thread raise the exception for `reason`."""
     try:
         import ctypes
     except ImportError:  # a Python built without it: the agent kills the container instead

@@ -35,9 +35,28 @@ def load(source: dict[str, Any], body: memoryview) -> Callable[..., Any]:
     """
     kind = source.get("kind")
     if kind == "serialized":
-        return _unpickle(source, body)
+        return _raw(_unpickle(source, body), str(source.get("qualname", "the serialized object")))
     module = _run_script(source) if kind == "file" else _import_module(source)
-    return _find(module, str(source.get("qualname", "")))
+    qualname = str(source.get("qualname", ""))
+    return _raw(_get(module, qualname), qualname)
+
+
+def load_class(source: dict[str, Any], body: memoryview) -> type:
+    """Return the class that `source` names, without what the SDK put around it.
+
+    Raises:
+        LoadError: it cannot be had.
+        KeyboardInterrupt: the container is told to stop while it loads.
+    """
+    kind, name = source.get("kind"), str(source.get("qualname", ""))
+    if kind == "serialized":
+        found = _unpickle(source, body)
+    else:
+        found = _get(_run_script(source) if kind == "file" else _import_module(source), name)
+    cls = getattr(found, "_user_cls", None) or found
+    if not isinstance(cls, type):
+        raise LoadError("InvalidError", f"{name} is a {type(found).__name__} in the container, not a class.")
+    return cls
 
 
 def _run_script(source: dict[str, Any]) -> ModuleType:
@@ -70,7 +89,7 @@ def _import_module(source: dict[str, Any]) -> ModuleType:
     return module
 
 
-def _unpickle(source: dict[str, Any], body: memoryview) -> Callable[..., Any]:
+def _unpickle(source: dict[str, Any], body: memoryview) -> Any:
     from modal import _serialization
 
     there, here = str(source.get("python", "")), f"{sys.version_info[0]}.{sys.version_info[1]}"
@@ -82,16 +101,15 @@ def _unpickle(source: dict[str, Any], body: memoryview) -> Callable[..., Any]:
         )
         raise LoadError("DeserializationError", message)
     try:
-        function = _serialization.deserialize(body)
+        return _serialization.deserialize(body)
     except Exception as error:
         cause = error.__cause__ or error
         _explain_missing_module(cause, source)
-        message = f"The serialized function cannot be unpickled in the container: {_summary(cause)}."
+        message = f"The serialized function cannot be unpickled in the container: {summary(cause)}."
         raise LoadError("DeserializationError", message, cause) from None
-    return _raw(function, str(source.get("qualname", "the serialized object")))
 
 
-def _find(module: ModuleType, qualname: str) -> Callable[..., Any]:
+def _get(module: ModuleType, qualname: str) -> Any:
     if "<locals>" in qualname:
         message = (
             f"The function {qualname} is defined inside another function, so containers cannot find it in its module: "
@@ -108,7 +126,7 @@ def _find(module: ModuleType, qualname: str) -> Callable[..., Any]:
                 f"condition, such as `if modal.is_local()`, or removed again?"
             )
             raise LoadError("NotFoundError", message) from None
-    return _raw(found, qualname)
+    return found
 
 
 def _raw(found: Any, name: str) -> Callable[..., Any]:
@@ -136,7 +154,7 @@ class _Explained:
             message = f"The module {self._name} called sys.exit({exc.code!r}) while it was imported."
             raise LoadError("ExecutionError", message) from None
         _explain_missing_module(exc, self._source)
-        raise LoadError("ExecutionError", f"The module {self._name} failed to import: {_summary(exc)}.", exc) from None
+        raise LoadError("ExecutionError", f"The module {self._name} failed to import: {summary(exc)}.", exc) from None
 
 
 def _explain_missing_module(exc: BaseException, source: dict[str, Any]) -> None:
@@ -154,7 +172,8 @@ def _explain_missing_module(exc: BaseException, source: dict[str, Any]) -> None:
     exc.args = (hint,)
 
 
-def _summary(exc: BaseException) -> str:
+def summary(exc: BaseException) -> str:
+    """An exception on one line or a few, as Python prints it last."""
     try:
         text = str(exc).strip().rstrip(".")
     except Exception:  # a broken __str__

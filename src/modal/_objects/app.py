@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, Any, Callable, Optional, Protocol, TypeVar, Union, overload
@@ -12,14 +12,18 @@ from .._runtime_context import container_context
 from .._sync import blocking, blocking_context
 from .._type_vars import OriginalReturnType, P
 from ..exception import InvalidError, NotFoundError
+from .cls import Cls
 from .function import Function
-from .function_options import FunctionOptions, check_options, with_batches
+from .function_options import NOTHING, FunctionOptions, check_options, with_batches
 from .local_entrypoint import LocalEntrypoint
-from .partial_function import Mark, PartialFunction
-from .user_function import check_function, check_scheduled_function, is_generator_function
+from .partial_function import Mark, PartialFunction, parameter
+from .user_class import class_options, spec_of
+from .user_function import check_class_place, check_function, check_scheduled_function, is_generator_function
 
 if TYPE_CHECKING:
     from collections.abc import Coroutine
+
+    from typing_extensions import dataclass_transform
 
     from ..gpu import GPU_T
     from ..retries import Retries
@@ -33,6 +37,11 @@ if TYPE_CHECKING:
     from .proxy import Proxy
     from .secret import Secret
     from .volume import Volume
+else:  # containers have no typing_extensions
+
+    def dataclass_transform(**options: Any) -> Any:
+        return lambda function: function
+
 
 CLS = TypeVar("CLS", bound=type)
 Result = TypeVar("Result")
@@ -127,10 +136,11 @@ class App:
         self._name = check_app_name(name)
         self._description: Optional[str] = None
         # Checked as those of a function are, by the same code.
-        defaults = check_options({**_NOTHING, "image": image, "mounts": mounts, "secrets": secrets, "volumes": volumes})
+        defaults = check_options({**NOTHING, "image": image, "mounts": mounts, "secrets": secrets, "volumes": volumes})
         self._image, self._mounts, self._secrets = defaults.image, defaults.mounts, defaults.secrets
         self._not_yet = defaults.not_yet
         self._functions: dict[str, Function[Any, Any, Any]] = {}
+        self._classes: dict[str, Cls] = {}
         self._entrypoints: dict[str, LocalEntrypoint[Any, Any]] = {}
         self._app_id: Optional[str] = None
         self._running = False
@@ -178,9 +188,9 @@ class App:
         return dict(self._functions)
 
     @property
-    def registered_classes(self) -> dict[str, Any]:
-        """The classes by name: none, until classes are available."""
-        return {}
+    def registered_classes(self) -> dict[str, Cls]:
+        """The classes by name."""
+        return dict(self._classes)
 
     @property
     def registered_entrypoints(self) -> dict[str, LocalEntrypoint[Any, Any]]:
@@ -190,7 +200,11 @@ class App:
     @property
     def indexed_objects(self) -> dict[str, Object]:
         """The functions and classes by name."""
-        return dict(self._functions)
+        return {**self._functions, **self._classes}
+
+    def _loadable(self) -> dict[str, Function[Any, Any, Any]]:
+        """What the server knows: the functions, and the classes as functions, by name."""
+        return {**self._functions, **{tag: cls._function for tag, cls in self._classes.items()}}
 
     @property
     def registered_web_endpoints(self) -> list[str]:
@@ -312,7 +326,7 @@ class App:
         Raises:
             InvalidError: a value is out of range or of the wrong kind, or the function cannot be found by containers.
         """
-        options = check_options({**_NOTHING, **{k: v for k, v in locals().items() if k in _NOTHING}})
+        options = check_options({**NOTHING, **{k: v for k, v in locals().items() if k in NOTHING}})
         if _warn_parentheses_missing is not None:
             raise InvalidError("@app.function takes no positional argument: write `@app.function()`, with parentheses.")
 
@@ -356,22 +370,29 @@ class App:
         if image is not None and container is not None and container.function_name == function._tag:
             image._enter_container()
 
-    def _register(self, function: Function[Any, Any, Any]) -> None:
+    def _register(self, function: Function[Any, Any, Any], cls: Optional[Cls] = None) -> None:
         if self._running:
-            raise InvalidError(f"The app is running: the function {function._tag!r} must be registered before that.")
-        before = self._functions.get(function._tag)
+            raise InvalidError(f"The app is running: {function._tag!r} must be registered before that.")
+        before = self._loadable().get(function._tag)
         if before is not None and not _same_place(before, function):
             import warnings
 
+            what = "function" if function._tag in self._functions else "class"
             warnings.warn(
-                f"The app has a function {function._tag!r} already, which this one replaces; give one of them another "
-                "name with @app.function(name=...).",
+                f"The app has a {what} {function._tag!r} already, which this one replaces; give one of them another "
+                "name, for example with @app.function(name=...).",
                 UserWarning,
                 stacklevel=4,
             )
         function._app = self  # whose defaults it keeps when another app includes it
-        self._functions[function._tag] = function
+        self._functions.pop(function._tag, None)
+        self._classes.pop(function._tag, None)
+        if cls is not None:
+            self._classes[function._tag] = cls
+        else:
+            self._functions[function._tag] = function
 
+    @dataclass_transform(field_specifiers=(parameter,), kw_only_default=True)
     def cls(
         self,
         _warn_parentheses_missing: Optional[bool] = None,
@@ -404,8 +425,37 @@ class App:
         _experimental_proxy_ip: Optional[str] = None,
         _experimental_custom_scaling_factor: Optional[float] = None,
     ) -> Callable[[CLS], CLS]:
-        """Register a class with the app (not available yet)."""
-        not_built_yet("Classes (@app.cls)", "Use functions with @app.function().")
+        """Register a class with the app, as `@app.cls()`.
+
+        What is marked with `@modal.method()` runs in containers. Each container makes one instance and keeps it for all
+        of its inputs; `@modal.enter()` and `@modal.exit()` mark what it runs before and after them. Fields declared
+        with `modal.parameter()` are parameters of the class; each set of values has containers of its own.
+
+        Args: as of `function`.
+
+        Raises:
+            InvalidError: a value is out of range or of the wrong kind, or the class cannot be found by containers.
+        """
+        options = check_options({**NOTHING, **{k: v for k, v in locals().items() if k in NOTHING}})
+        if _warn_parentheses_missing is not None:
+            raise InvalidError("@app.cls takes no positional argument: write `@app.cls()`, with parentheses.")
+
+        def decorate(user_cls: CLS) -> CLS:
+            made: Any = self._add_class(user_cls, options)
+            return made  # type: ignore[no-any-return]  # to a type checker it stays the user's class
+
+        return decorate
+
+    def _add_class(self, user_cls: Any, options: FunctionOptions) -> Cls:
+        if isinstance(user_cls, Cls):
+            raise InvalidError(f"The class {user_cls._function._tag!r} is registered with an app already.")
+        check_class_place(user_cls, options.serialized)
+        spec = spec_of(user_cls)
+        tag = user_cls.__name__
+        cls = Cls._of(user_cls, tag, class_options(user_cls, spec, options, self._not_yet), spec)
+        self._register(cls._function, cls)
+        self._enter_container(cls._function)
+        return cls
 
     @overload
     def local_entrypoint(
@@ -442,58 +492,29 @@ class App:
         return decorate
 
     def include(self, /, other_app: App) -> None:
-        """Take the functions of another app into this one, with the defaults they have there.
+        """Take the functions and classes of another app into this one, with the defaults they have there.
 
         Raises:
-            InvalidError: it is no app, or both have a function of one name.
+            InvalidError: it is no app, or both have a function or class of one name.
         """
         if not isinstance(other_app, App):
             raise InvalidError(f"App.include takes a modal.App, not {other_app!r}.")
-        for tag, function in other_app._functions.items():
-            if self._functions.get(tag, function) is not function:
+        mine = self._loadable()
+        for tag, function in other_app._loadable().items():
+            if mine.get(tag, function) is not function:
+                what = "function" if tag in other_app._functions else "class"
                 raise InvalidError(
-                    f"Both apps have a function {tag!r}; give one of them another name with @app.function(name=...)."
+                    f"Both apps have a {what} {tag!r}; give one of them another name, for example with "
+                    "@app.function(name=...)."
                 )
-            self._functions[tag] = function
+        self._functions.update(other_app._functions)
+        self._classes.update(other_app._classes)
 
     def __repr__(self) -> str:
         return f"modal.App({self._name!r})"
 
     def __reduce__(self) -> tuple[Any, ...]:
         return App, (self._name,)
-
-
-#: The parameters of `function` that `check_options` looks at, none of them given.
-_NOTHING: Mapping[str, Any] = {
-    "image": None,
-    "schedule": None,
-    "secrets": (),
-    "gpu": None,
-    "serialized": False,
-    "mounts": (),
-    "network_file_systems": {},
-    "volumes": {},
-    "cpu": None,
-    "memory": None,
-    "ephemeral_disk": None,
-    "proxy": None,
-    "retries": None,
-    "concurrency_limit": None,
-    "allow_concurrent_inputs": None,
-    "container_idle_timeout": None,
-    "timeout": None,
-    "keep_warm": None,
-    "cloud": None,
-    "region": None,
-    "enable_memory_snapshot": False,
-    "block_network": False,
-    "max_inputs": None,
-    "i6pn": None,
-    "_experimental_scheduler_placement": None,
-    "_experimental_buffer_containers": None,
-    "_experimental_proxy_ip": None,
-    "_experimental_custom_scaling_factor": None,
-}
 
 
 def check_app_name(name: Optional[str]) -> Optional[str]:

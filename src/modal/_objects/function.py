@@ -18,6 +18,7 @@ from .object import Object
 if TYPE_CHECKING:
     from .._wire.client import RpcClient
     from .._wire.messages.call import Output
+    from .._wire.messages.function import ClassSpec
     from .app import App
     from .client import Client
     from .resolver import Resolver
@@ -87,6 +88,9 @@ class Function(Object, Generic[P, ReturnType, OriginalReturnType]):
     _generation = 0  #: of the event loop that `_rpc` belongs to
     _app: Optional[App] = None  #: the app it was registered with
     _reference: Optional[FunctionReference] = None  #: where to find it, when it was not defined in this process
+    _owner = ""  #: the app that a function which was looked up belongs to
+    _method = ""  #: set for a method of a class
+    _cls_spec: Optional[ClassSpec] = None  #: set for a class
 
     @classmethod
     def _of(
@@ -190,7 +194,8 @@ class Function(Object, Generic[P, ReturnType, OriginalReturnType]):
         rpc = await self._client._rpc()
         environment = current_environment(reference.environment)
         found, _ = await rpc.unary(FUNCTION_LOOKUP, FunctionLookup(reference.app_name, reference.name, environment))
-        self._is_generator = found.is_generator
+        self._is_generator, self._method, self._cls_spec = found.is_generator, found.method, found.cls
+        self._owner = found.app_id
         self._attach(rpc, found.function_id, found.web_url)
         return rpc, found.function_id
 
@@ -210,6 +215,12 @@ class Function(Object, Generic[P, ReturnType, OriginalReturnType]):
 
         reply, _ = await (await default_client()._rpc()).unary(APP_OBJECTS, AppRef(app_id))
         return reply.functions.get(self._tag, "")
+
+    def _app_id(self) -> str:
+        """The app that it belongs to at the server; "" when that is not known."""
+        context = container_context()
+        app_id = self._app.app_id if self._app is not None else None
+        return self._owner or app_id or (context.app_id if context is not None else "")
 
     async def _load(self, resolver: Resolver) -> str:
         raise InvalidError(f"{self._what} is loaded by its app only.")
@@ -256,7 +267,7 @@ class Function(Object, Generic[P, ReturnType, OriginalReturnType]):
 
         rpc, function_id = await self._bind()
         record, body = await as_input(rpc, 0, payload)
-        output, data = await rpc.unary(CALL_RUN, CallRun(function_id, record, parent), body)
+        output, data = await rpc.unary(CALL_RUN, CallRun(function_id, record, parent, self._method), body)
         return output, data if output.blob is None else await fetch(rpc, output.blob, data)
 
     @generator_in_caller()
@@ -272,7 +283,8 @@ class Function(Object, Generic[P, ReturnType, OriginalReturnType]):
         await self._known()
         if not self._is_generator:
             raise InvalidError(f"The function {self._tag!r} is no generator: call it with remote().")
-        values = generator_values(self._bind, self._payload(args, kwargs), current_input_id() or "")
+        payload = self._payload(args, kwargs)
+        values = generator_values(self._bind, payload, current_input_id() or "", method=self._method)
         try:
             async for value in values:
                 yield value
@@ -308,7 +320,7 @@ class Function(Object, Generic[P, ReturnType, OriginalReturnType]):
 
         rpc, function_id = await self._bind()
         record, body = await as_input(rpc, 0, payload)
-        reply, _ = await rpc.unary(CALL_SPAWN, CallSpawn(function_id, record, parent), body)
+        reply, _ = await rpc.unary(CALL_SPAWN, CallSpawn(function_id, record, parent, self._method), body)
         return reply.call_id
 
     @generator_in_caller(_NOT_CONSUMED.format("map"))
@@ -424,9 +436,7 @@ class Function(Object, Generic[P, ReturnType, OriginalReturnType]):
         Raises:
             InvalidError: it is out of that range, or the app is not running.
         """
-        if isinstance(warm_pool_size, bool) or not isinstance(warm_pool_size, int) or not 0 <= warm_pool_size <= 10_000:
-            raise InvalidError(f"warm_pool_size must be a whole number from 0 to 10000, not {warm_pool_size!r}.")
-        await on_loop(self._keep_warm(warm_pool_size))
+        await on_loop(self._keep_warm(check_pool_size(warm_pool_size)))
 
     async def _keep_warm(self, containers: int) -> None:
         from .._wire.messages.function import FUNCTION_KEEP_WARM, FunctionKeepWarm
@@ -441,14 +451,23 @@ class Function(Object, Generic[P, ReturnType, OriginalReturnType]):
         if self._reference is not None:
             reference = self._reference
             return Function.from_name, (reference.app_name, reference.name, None, reference.environment)
-        return _by_tag, (self._tag, self._is_generator, self._main_by_value, self._object_id)
+        return _by_tag, (self._tag, self._is_generator, self._main_by_value, self._object_id, self._cls_spec)
 
 
-def _by_tag(tag: str, is_generator: bool, main_by_value: bool, function_id: Optional[str]) -> Function[Any, Any, Any]:
+def check_pool_size(size: Any) -> int:
+    """Raises InvalidError unless it is a number of containers to keep warm."""
+    if isinstance(size, bool) or not isinstance(size, int) or not 0 <= size <= 10_000:
+        raise InvalidError(f"warm_pool_size must be a whole number from 0 to 10000, not {size!r}.")
+    return int(size)
+
+
+def _by_tag(
+    tag: str, is_generator: bool, main_by_value: bool, function_id: Optional[str], cls_spec: Optional[ClassSpec] = None
+) -> Function[Any, Any, Any]:
     """Make a function that was pickled: a reference, without the Python code."""
     function: Function[Any, Any, Any] = Function._new(f"Function {tag}")
     function._tag, function._is_generator, function._main_by_value = tag, is_generator, main_by_value
-    function._object_id = function_id
+    function._object_id, function._cls_spec = function_id, cls_spec
     if function_id is not None and container_context() is None:
         from .client import default_client
 

@@ -29,7 +29,7 @@ async def load_functions(app: App, resolver: Resolver) -> dict[str, FunctionHand
         InvalidError: something cannot be sent, or this version cannot do what a function asks for.
         RemoteError: an image cannot be built.
     """
-    functions = app.registered_functions
+    functions = app._loadable()
     for function in functions.values():
         _refuse_what_is_not_built(function)
     loader = _Loader(app, resolver)
@@ -43,8 +43,9 @@ async def load_functions(app: App, resolver: Resolver) -> dict[str, FunctionHand
 def _refuse_what_is_not_built(function: Function[Any, Any, Any]) -> None:
     if function._options.not_yet:
         names = " and ".join(function._options.not_yet)
+        kind = "function" if function._cls_spec is None else "class"
         raise NotBuiltYet(
-            f"The function {function._tag!r} uses {names}, which this version of intermodal does not have yet."
+            f"The {kind} {function._tag!r} uses {names}, which this version of intermodal does not have yet."
         )
 
 
@@ -61,7 +62,7 @@ class _Loader:
         """The files of the modules that functions are defined in and, with automount, of all that are imported."""
         automount = config.get("automount")
         files: dict[str, LocalFile] = {}
-        functions = [one for one in self._app.registered_functions.values() if not one._options.serialized]
+        functions = [one for one in self._app._loadable().values() if not one._options.serialized]
         entries = {entry_of(home_of(function.get_raw_f())) for function in functions}
         for entry in entries or {None}:
             files.update((file.remote_path, file) for file in automount_entries(entry, automount=automount))
@@ -130,4 +131,5 @@ class _Loader:
             regions=list(options.regions),
             enable_memory_snapshot=options.enable_memory_snapshot,
             schedule=options.schedule._spec() if options.schedule is not None else {},
+            cls=function._cls_spec,
         )

@@ -54,6 +54,39 @@ _NOT_YET = (
 )
 
 
+#: The parameters of `App.function` that `check_options` looks at, none of them given.
+NOTHING: Mapping[str, Any] = {
+    "image": None,
+    "schedule": None,
+    "secrets": (),
+    "gpu": None,
+    "serialized": False,
+    "mounts": (),
+    "network_file_systems": {},
+    "volumes": {},
+    "cpu": None,
+    "memory": None,
+    "ephemeral_disk": None,
+    "proxy": None,
+    "retries": None,
+    "concurrency_limit": None,
+    "allow_concurrent_inputs": None,
+    "container_idle_timeout": None,
+    "timeout": None,
+    "keep_warm": None,
+    "cloud": None,
+    "region": None,
+    "enable_memory_snapshot": False,
+    "block_network": False,
+    "max_inputs": None,
+    "i6pn": None,
+    "_experimental_scheduler_placement": None,
+    "_experimental_buffer_containers": None,
+    "_experimental_proxy_ip": None,
+    "_experimental_custom_scaling_factor": None,
+}
+
+
 def check_options(given: Mapping[str, Any]) -> FunctionOptions:
     """Check the parameters of the decorator by name and collapse them.
 

@@ -29,6 +29,10 @@ class Mark(enum.Enum):
 
 
 WEB_MARKS = frozenset({Mark.WEB_ENDPOINT, Mark.ASGI_APP, Mark.WSGI_APP, Mark.WEB_SERVER})
+#: What makes a method callable from outside.
+METHOD_MARKS = frozenset({Mark.METHOD, Mark.BATCHED}) | WEB_MARKS
+#: The attribute by which a user's instance knows the `Instance` that made it.
+LINK = "_modal_instance"
 
 
 @dataclass(frozen=True)
@@ -44,12 +48,33 @@ class PartialFunction:
         return not WEB_MARKS.isdisjoint(self.marks)
 
     def __get__(self, instance: Any, owner: Optional[type] = None) -> Any:
-        """On an instance of the undecorated class, the plain method; on the class, the mark."""
-        return self if instance is None else self.raw_f.__get__(instance, owner)
+        """On an instance that an app's class made, a method that can be called remotely too; on another, the plain
+        method; on the class, the mark."""
+        if instance is None:
+            return self
+        method = self._remote_method(instance)
+        return self.raw_f.__get__(instance, owner) if method is None else method
+
+    def _remote_method(self, instance: Any) -> Any:
+        state = getattr(instance, "__dict__", {})
+        if LINK not in state or METHOD_MARKS.isdisjoint(self.marks):
+            return None
+        from .cls_instance import method_of
+
+        name = next((name for name, one in vars_of(type(instance)).items() if one is self), "")
+        return method_of(instance, name)  # none when it is reached with super()
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         name = getattr(self.raw_f, "__name__", "the function")
         raise InvalidError(f"{name} is only marked; put @app.function() or @app.cls() around it and call its .local().")
+
+
+def vars_of(cls: type) -> dict[str, Any]:
+    """The attributes of a class and its bases, as an instance sees them."""
+    found: dict[str, Any] = {}
+    for base in reversed(cls.__mro__):
+        found.update(vars(base))
+    return found
 
 
 #: What the marking decorators take.
@@ -63,10 +88,27 @@ class Parameter:
     default: Any
     init: bool
 
+    @property
+    def has_default(self) -> bool:
+        return self.default is not _no_default
+
+    def __set_name__(self, owner: type, name: str) -> None:
+        object.__setattr__(self, "_name", name)
+
+    def __get__(self, instance: Any, owner: Optional[type] = None) -> Any:
+        """Reached on an instance only while that has no value of its own."""
+        if instance is None:
+            return self
+        name = getattr(self, "_name", "?")
+        raise AttributeError(f"The attribute {name!r} of {type(instance).__name__} has no value yet.")
+
 
 class _NoDefault:
     def __repr__(self) -> str:
         return "..."
+
+    def __reduce__(self) -> str:
+        return "_no_default"  # there is one, in every process
 
 
 _no_default = _NoDefault()

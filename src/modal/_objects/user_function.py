@@ -75,6 +75,29 @@ def check_scheduled_function(function: Callable[..., Any], name: str, is_generat
         )
 
 
+def check_class_place(cls: Any, serialized: bool) -> None:
+    """Refuse what is no class, and a class that a container could not find.
+
+    Raises:
+        InvalidError: it is none, or it has no place in a module that a container could import.
+    """
+    if not isinstance(cls, type):
+        what = "a function" if callable(cls) else repr(cls)
+        raise InvalidError(f"@app.cls() decorates classes, not {what}: use @app.function() for functions.")
+    if serialized:
+        return
+    if "<locals>" in cls.__qualname__:
+        raise InvalidError(
+            f"The class {cls.__qualname__} is defined inside a function, where a container cannot find it: move it to "
+            "the top level of its file (global scope), or use serialized=True."
+        )
+    if cls.__module__ == "__main__" and _main_path() is None:
+        raise InvalidError(
+            f"The class {cls.__qualname__} is defined in a notebook or interactive session, which containers do not "
+            "have: use serialized=True, or put it into a file."
+        )
+
+
 def _main_path() -> Optional[Path]:
     path = getattr(sys.modules.get("__main__"), "__file__", None)
     return Path(path).absolute() if path and Path(path).suffix else None

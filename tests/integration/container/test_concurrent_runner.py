@@ -84,7 +84,7 @@ def test_stop_interrupts_returns_and_exits_zero(script: str, how: str) -> None:
         agent.stop() if how == "stop" else agent.signal(signal.Signals[how])
         while not agent.returned:
             agent.pump()
-        assert {"c", "d"} >= set(agent.returned)
+        assert {"b", "c", "d"} >= set(agent.returned)  # "b" too, when its thread had not begun
         assert agent.wait()[0] == 0
 
 

@@ -146,8 +146,14 @@ def test_parts_that_come_later_are_refused_when_the_app_starts() -> None:
     marked = app.function(name="web")(modal.web_endpoint()(plain))
     with pytest.raises(NotBuiltYet, match="web_endpoint"):
         _refuse_what_is_not_built(marked)
-    with pytest.raises(NotBuiltYet, match="Classes"):
-        app.cls()(Holder)
+
+    class Site:
+        @modal.asgi_app()
+        def page(self) -> None: ...
+
+    app.cls(serialized=True)(Site)
+    with pytest.raises(NotBuiltYet, match=r"class 'Site' uses @modal\.asgi_app"):
+        _refuse_what_is_not_built(app._loadable()["Site"])
 
 
 def test_functions_that_containers_cannot_find_are_refused() -> None:

@@ -148,6 +148,7 @@ class FunctionHandle:
     is_generator: bool = False
     web_url: str = ""
     cls: Optional[ClassSpec] = None  #: set for a class
+    method: str = ""  #: set when a method of the class was looked up, as "Model.predict"
     app_id: str = ""
 
 

@@ -31,6 +31,7 @@ from intermodal.control.container_api import ContainerCalls
 from intermodal.control.container_service import ContainerService
 from intermodal.control.deployment_service import DeploymentService
 from intermodal.control.deployments import Deployments
+from intermodal.control.dict_service import DictService
 from intermodal.control.environment_service import EnvironmentService
 from intermodal.control.environments import Environments
 from intermodal.control.fleet import Fleet
@@ -39,6 +40,8 @@ from intermodal.control.functions import Functions
 from intermodal.control.http_port import HttpPort
 from intermodal.control.image_service import ImageService
 from intermodal.control.mount_service import MountService, SecretService
+from intermodal.control.named_service import NamedService
+from intermodal.control.queue_service import QueueService
 from intermodal.control.recovery import Recovery
 from intermodal.control.retention import Retention
 from intermodal.control.rpc import LOCAL, Dispatcher, serve_unix
@@ -136,7 +139,9 @@ async def running(
     rng = random.SystemRandom()
     async with contextlib.AsyncExitStack() as stack:
         if store is None:
-            store = MemoryStore() if settings.url == MEMORY_URL else SqlStore(settings.url)
+            store = (
+                MemoryStore() if settings.url == MEMORY_URL else SqlStore(settings.url, settings.data_dir / "journal")
+            )
         stack.push_async_callback(store.close)
         await store.open()
         blobs = LocalBlobStore(settings.data_dir / "blobs")
@@ -172,7 +177,11 @@ async def running(
         earlier = await recovery.run(loaded, settings.session_grace)
         schedules.restore(loaded.schedules)
         apps.on_change = schedules.app_changed
+        dispatcher.replies.restore(loaded.replies, asyncio.get_running_loop().time())
         call_service = CallService(apps, functions, calls, fleet, rng, time.time, earlier)
+        named = NamedService(store, environments, rng, time.time)
+        dicts = DictService(store, named, blobs, time.time)
+        queues = QueueService(store, named, dispatcher.is_connected, time.time)
         server_service = ServerService(settings, __version__, store, lambda: fleet.container_count)
         token_service = TokenService(tokens, dispatcher, time.time)
         for service in (
@@ -182,16 +191,20 @@ async def running(
             call_service,
             class_service,
             DeploymentService(store, apps, functions, deployments, schedules),
-            EnvironmentService(environments, apps, app_service),
+            EnvironmentService(environments, apps, app_service, named),
             ContainerService(apps, fleet, node),
             function_service,
             images,
             mounts,
             secrets,
+            named,
+            dicts,
+            queues,
             server_service,
             token_service,
         ):
             service.register(dispatcher)
+        named.restore(loaded.named, settings.session_grace)
 
         stack.push_async_callback(dispatcher.close)
         stack.callback(call_service.leave)
@@ -203,7 +216,7 @@ async def running(
         listener = await serve_unix(dispatcher, settings.socket, tokens.authenticator("this machine", LOCAL))
         stack.callback(settings.socket.unlink, missing_ok=True)
         stack.callback(listener.close)
-        retention = Retention(store, calls, mounts, blobs, tokens, settings.retention, time.time)
+        retention = Retention(store, calls, mounts, (dicts, queues), blobs, tokens, settings.retention, time.time)
         stack.callback(asyncio.create_task(retention.run(), name="retention").cancel)
         stack.callback(asyncio.create_task(class_service.run(), name="unused bindings").cancel)
         stack.callback(asyncio.create_task(schedules.run(), name="schedules").cancel)

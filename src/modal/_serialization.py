@@ -29,8 +29,8 @@ __all__ = ["deserialize", "deserialize_failure", "serialize", "serialize_failure
 _PROTOCOL = 5  # every Python from 3.8 on
 _OBJECT = 1
 _FAILURE = 2
-_TAG_SIZE = 3
-_TAG = bytes((_OBJECT, sys.version_info[0], sys.version_info[1]))
+TAG_SIZE = 3
+TAG = bytes((_OBJECT, sys.version_info[0], sys.version_info[1]))
 _FAILURE_TAG = bytes((_FAILURE, sys.version_info[0], sys.version_info[1]))
 _HERE = f"{sys.version_info[0]}.{sys.version_info[1]}"
 
@@ -52,10 +52,10 @@ def serialize(obj: Any, *, main_by_value: bool = False) -> bytes:
     try:
         data = _dumps(obj, _PROTOCOL)
     except Exception as error:
-        return _TAG + _dumps_by_value(obj, main_by_value, error)
+        return TAG + _dumps_by_value(obj, main_by_value, error)
     if (main_by_value or _main_is_nameless()) and b"__main__" in data:
-        return _TAG + _dumps_by_value(obj, True, None)
-    return _TAG + data
+        return TAG + _dumps_by_value(obj, True, None)
+    return TAG + data
 
 
 def serialize_function(function: Callable[..., Any]) -> bytes:
@@ -77,7 +77,7 @@ def serialize_function(function: Callable[..., Any]) -> bytes:
     try:
         if by_value:
             cloudpickle.register_pickle_by_value(module)
-        return _TAG + bytes(cloudpickle.dumps(function, protocol=_PROTOCOL))
+        return TAG + bytes(cloudpickle.dumps(function, protocol=_PROTOCOL))
     except Exception as error:
         raise _serialization_error(function, _reason(error)) from error
     finally:
@@ -91,11 +91,11 @@ def deserialize(data: Buffer) -> Any:
     Raises:
         DeserializationError: `data` is not such a payload, or needs a module, class or Python version that is not here.
     """
-    if len(data) <= _TAG_SIZE or data[0] != _OBJECT:
+    if len(data) <= TAG_SIZE or data[0] != _OBJECT:
         raise _deserialization_error("The data is not a payload of this SDK; it may come from another version.")
     alias = _main_alias()
     try:
-        view = memoryview(data)[_TAG_SIZE:]
+        view = memoryview(data)[TAG_SIZE:]
         if alias and alias.encode() in bytes(view):
             return _Unpickler(io.BytesIO(view), alias).load()
         return _loads(view)
@@ -119,12 +119,12 @@ def deserialize_failure(data: Buffer) -> BaseException:
     Raises:
         DeserializationError: `data` is not such a payload.
     """
-    if len(data) <= _TAG_SIZE or data[0] != _FAILURE:
+    if len(data) <= TAG_SIZE or data[0] != _FAILURE:
         raise _deserialization_error("The data does not describe a failure; it may come from another version.")
     from . import _failures
 
     try:
-        return _failures.load(memoryview(data)[_TAG_SIZE:])
+        return _failures.load(memoryview(data)[TAG_SIZE:])
     except Exception as error:
         raise _deserialization_error(
             f"The description of a remote failure cannot be read: {_reason(error)}."

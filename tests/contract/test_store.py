@@ -46,9 +46,9 @@ async def store(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator
     if request.param == "failing":
         made = FailingStore()
     elif request.param == "sqlite":
-        made = SqlStore(f"sqlite:///{tmp_path}/state.db")
+        made = SqlStore(f"sqlite:///{tmp_path}/state.db", tmp_path / "journal")
     elif request.param == "postgresql":
-        made = SqlStore(request.getfixturevalue("postgresql_database"))
+        made = SqlStore(request.getfixturevalue("postgresql_database"), tmp_path / "journal")
     await made.open()
     yield made
     await made.close()
@@ -236,7 +236,7 @@ async def breakable(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIter
         yield Breakable(failing, lambda: failing.fail("The database failed: no space is left."), failing.recover)
         return
     url = f"sqlite:///{tmp_path}/state.db"
-    store, engine = SqlStore(url), create_engine(url)
+    store, engine = SqlStore(url, tmp_path / "journal"), create_engine(url)
     await store.open()
 
     def run(statement: str) -> None:
@@ -272,7 +272,7 @@ async def test_what_cannot_be_written_is_reported_and_written_once_that_is_possi
 
 
 async def test_what_can_never_be_written_does_not_hold_up_the_rest(tmp_path: Path) -> None:
-    store = SqlStore(f"sqlite:///{tmp_path}/state.db")
+    store = SqlStore(f"sqlite:///{tmp_path}/state.db", tmp_path / "journal")
     await store.open()
     store.write([dataclasses.replace(APP, app_id="ap-2", description="half a \ud800 character")])
     with pytest.raises(StoreError, match="cannot be stored"):
@@ -284,7 +284,7 @@ async def test_what_can_never_be_written_does_not_hold_up_the_rest(tmp_path: Pat
 
 async def test_a_store_that_cannot_write_still_closes(tmp_path: Path) -> None:
     url = f"sqlite:///{tmp_path}/state.db"
-    store, engine = SqlStore(url), create_engine(url)
+    store, engine = SqlStore(url, tmp_path / "journal"), create_engine(url)
     await store.open()
     with engine.begin() as connection:
         connection.execute(text("DROP TABLE apps"))
@@ -296,14 +296,14 @@ async def test_a_store_that_cannot_write_still_closes(tmp_path: Path) -> None:
 
 async def test_a_database_of_a_newer_version_is_refused(tmp_path: Path) -> None:
     url = f"sqlite:///{tmp_path}/state.db"
-    store = SqlStore(url)
+    store = SqlStore(url, tmp_path / "journal")
     await store.open()
     await store.close()
     engine = create_engine(url)
     with engine.begin() as connection:
         connection.execute(text("UPDATE alembic_version SET version_num = '9999'"))
     engine.dispose()
-    newer = SqlStore(url)
+    newer = SqlStore(url, tmp_path / "journal")
     with pytest.raises(StoreError, match="newer than this program"):
         await newer.open()
     await newer.close()
@@ -326,7 +326,7 @@ async def test_apps_of_before_environments_keep_theirs(
                 {"id": app_id, "name": name},
             )
     engine.dispose()
-    store = SqlStore(url)
+    store = SqlStore(url, tmp_path / "journal")
     await store.open()
     loaded = await store.load()
     await store.close()
@@ -337,7 +337,7 @@ async def test_apps_of_before_environments_keep_theirs(
 
 async def test_the_migrations_lead_to_the_declared_schema(tmp_path: Path) -> None:
     url = f"sqlite:///{tmp_path}/state.db"
-    store = SqlStore(url)
+    store = SqlStore(url, tmp_path / "journal")
     await store.open()
     await store.close()
     engine = create_engine(url)

@@ -50,6 +50,12 @@ def require_admin(ctx: Context) -> None:
         )
 
 
+def require_own_environment(ctx: Context, environment_id: str) -> None:
+    """Raise `AuthError` for code in a container whose app belongs to another environment."""
+    if ctx.principal.kind == "container" and ctx.principal.environment_id != environment_id:
+        raise AuthError("Code in a container can only use the objects of its own environment.")
+
+
 async def require_environment(apps: Apps, call: CallRecord, name: str) -> None:
     """Raise `NotFoundError` unless the call is one of the environment of this name; "" is any."""
     if name and (await apps.environment_of(call.app_id)) not in (apps.environments.require(name).environment_id, ""):

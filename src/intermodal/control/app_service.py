@@ -84,8 +84,8 @@ class AppService:
         dispatcher.register(APP_OBJECTS, self.objects)
         dispatcher.register(APP_STOP, self.stop)
         dispatcher.register(APP_EVENTS, self.events)
-        dispatcher.session_opened = self.session_opened
-        dispatcher.session_closed = self.session_closed
+        dispatcher.session_opened.append(self.session_opened)
+        dispatcher.session_closed.append(self.session_closed)
 
     # -- requests ----------------------------------------------------------------------------------------------
 

@@ -9,6 +9,7 @@ from intermodal.control.access import require_user
 from intermodal.control.app_service import AppService
 from intermodal.control.apps import Apps
 from intermodal.control.environments import Environment, Environments
+from intermodal.control.named_service import NamedService
 from intermodal.control.rpc import Context, Dispatcher
 from modal._wire.messages.app import AppStopReason
 from modal._wire.messages.common import Empty
@@ -30,10 +31,11 @@ log = logging.getLogger(__name__)
 class EnvironmentService:
     """Answers about environments, and deletes one with everything in it."""
 
-    def __init__(self, environments: Environments, apps: Apps, app_service: AppService) -> None:
+    def __init__(self, environments: Environments, apps: Apps, app_service: AppService, named: NamedService) -> None:
         self._environments = environments
         self._apps = apps
         self._app_service = app_service
+        self._named = named
 
     def register(self, dispatcher: Dispatcher) -> None:
         dispatcher.register(ENVIRONMENT_LIST, self.list)
@@ -65,6 +67,7 @@ class EnvironmentService:
         require_user(ctx)
         environment = self._environments.require(request.name)
         await self._environments.remove(environment)
+        self._named.environment_removed(environment)
         apps = self._apps.of_environment(environment)
         await asyncio.gather(*(self._app_service.stop_app(app, AppStopReason.STOPPED_BY_USER) for app in apps))
         log.info("environment %s was deleted with %d running apps", request.name, len(apps))

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from typing import Protocol
 
 from intermodal.blobs.interface import BlobStore
 from intermodal.control.calls import Calls
@@ -17,6 +18,13 @@ log = logging.getLogger(__name__)
 _EVERY = 3600.0  # seconds between two sweeps, at most
 _UPLOAD_GRACE = 24 * 3600.0  # seconds from the upload of a file to the last use that nothing refers to, as in a build
 _REMEMBER = 10.0  # times the retention: how long it is known that an expired call has existed
+
+
+class Expiring(Protocol):
+    """Something whose content expires by itself."""
+
+    async def expire(self) -> None:
+        """Delete what is due. Raises StoreError."""
 
 
 class Retention:
@@ -32,6 +40,7 @@ class Retention:
         store: Store,
         calls: Calls,
         mounts: MountService,
+        holders: Sequence[Expiring],
         blobs: BlobStore,
         tokens: Tokens,
         retention: float,
@@ -40,6 +49,7 @@ class Retention:
         self._store = store
         self._calls = calls
         self._mounts = mounts
+        self._holders = holders
         self._blobs = blobs
         self._tokens = tokens
         self._retention = retention
@@ -67,6 +77,8 @@ class Retention:
         gone = await self._store.expire(now - self._retention, now - self._retention * _REMEMBER)
         self._calls.expire(now - self._retention)
         self._tokens.forget(now - self._retention)
+        for holder in self._holders:
+            await holder.expire()
         unused: list[str] = []
         if self._started < settled:  # else mounts may be in use that were asked for before this server started
             unused = await self._store.drop_mounts(self._mounts.used_since(settled))

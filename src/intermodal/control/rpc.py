@@ -52,20 +52,18 @@ class Dispatcher:
         version: str = "0.1.0",
         session_grace: float = SESSION_GRACE,
         replies: ReplyMemory | None = None,
-        session_opened: Callable[[str, Principal], None] | None = None,
-        session_closed: Callable[[str, Principal], None] | None = None,
     ) -> None:
         """Args:
         version: sent to clients.
         session_grace: seconds after which a session whose last connection broke is closed; a client that says
             goodbye closes it at once.
         replies: where results of mutating calls are kept.
-        session_opened: called with the session's id and principal when its first connection is accepted.
-        session_closed: called once when the session is over.
         """
         self.version = version
-        self.session_opened = session_opened
-        self.session_closed = session_closed
+        #: Called with the session's id and principal when its first connection is accepted.
+        self.session_opened: list[Callable[[str, Principal], None]] = []
+        #: Called once when a session is over.
+        self.session_closed: list[Callable[[str, Principal], None]] = []
         self.replies = replies if replies is not None else ReplyMemory()
         self.running: dict[tuple[object, ...], Run] = {}  #: mutating unary calls by key
         self.tasks: set[asyncio.Future[Any]] = set()  #: everything handlers are running in
@@ -126,6 +124,11 @@ class Dispatcher:
         for peer in [peer for peer in self._peers if peer.token_id == token_id]:
             peer.refuse(error)
 
+    def is_connected(self, ctx: Context) -> bool:
+        """Whether the caller's session has a connection now."""
+        session = self._sessions.get((ctx.principal, ctx.session_id))
+        return session is not None and session.connections > 0
+
     async def close(self) -> None:
         """Hang up every connection, cancel every handler and wait until they are gone. Sessions are not closed."""
         for session in self._sessions.values():
@@ -148,8 +151,8 @@ class Dispatcher:
         session = self._sessions.get((principal, session_id))
         if session is None:
             session = self._sessions[(principal, session_id)] = _Session()
-            if self.session_opened is not None:
-                self.session_opened(session_id, principal)
+            for opened in self.session_opened:
+                opened(session_id, principal)
         session.connections += 1
         if session.ending is not None:
             session.ending.cancel()
@@ -166,8 +169,9 @@ class Dispatcher:
             session.ending = asyncio.get_running_loop().call_later(grace, self._over, principal, session_id)
 
     def _over(self, principal: Principal, session_id: str) -> None:
-        if self._sessions.pop((principal, session_id), None) is not None and self.session_closed is not None:
-            self.session_closed(session_id, principal)
+        if self._sessions.pop((principal, session_id), None) is not None:
+            for closed in self.session_closed:
+                closed(session_id, principal)
 
 
 def _anyone_is_local(token: dict[str, Any] | None) -> Principal:

@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from typing import NamedTuple
+from collections.abc import Iterable
+from typing import Any, NamedTuple
 
+from intermodal.control.rpc_context import Context
 from intermodal.control.rpc_outcome import Outcome
+from intermodal.store.front_journal import KeptReply
+from modal._wire.codec import encode
+from modal._wire.messages.common import Method
 
 _OVERHEAD = 500  # bytes that an entry costs besides its body, roughly
 
@@ -44,6 +49,11 @@ class ReplyMemory:
                 break
             self._drop(oldest)
 
+    def restore(self, replies: Iterable[KeptReply], now: float) -> None:
+        """Take what was answered before a restart."""
+        for reply in replies:
+            self.put(reply.key, reply.outcome, now)
+
     def get(self, key: tuple[object, ...], now: float) -> Outcome | None:
         """Return the outcome kept for `key`, if it is not too old."""
         kept = self._kept.get(key)
@@ -53,3 +63,8 @@ class ReplyMemory:
         kept = self._kept.pop(key, None)
         if kept is not None:
             self.bytes -= kept.size
+
+
+def kept_reply(ctx: Context, method: Method[Any, Any], reply: Any, body: bytes = b"") -> KeptReply:
+    """The reply to a mutating request, to be stored with the changes it makes."""
+    return KeptReply((ctx.principal, ctx.session_id, ctx.key, method.name), Outcome(encode(reply), body))

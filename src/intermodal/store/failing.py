@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Sequence
 
+from intermodal.store.entries import EntryChange
+from intermodal.store.front_journal import KeptReply
 from intermodal.store.interface import Change, StoreError
 from intermodal.store.memory import MemoryStore
 
@@ -35,6 +37,11 @@ class FailingStore(MemoryStore):
         done.set_exception(StoreError(self._failure))
         done.exception()  # a caller that does not wait must not cause a warning
         return done
+
+    def write_now(self, changes: Sequence[EntryChange], reply: KeptReply | None = None) -> None:
+        if self._failure:
+            raise StoreError(self._failure)
+        super().write_now(changes, reply)
 
     def healthy(self) -> str:
         return self._failure

@@ -15,6 +15,8 @@ from collections.abc import Awaitable, Collection, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol, Union
 
+from intermodal.store.entries import EntryChange, NamedRecord, StoredEntry, StoredItem
+from intermodal.store.front_journal import KeptReply
 from modal._wire.messages.app import LogEntry
 from modal.exception import InternalFailure
 
@@ -191,7 +193,7 @@ Put = Union[
     EnvironmentRecord, AppRecord, AppVersionRecord, FunctionRecord, RevisionRecord, BindingRecord, MountRecord,
     SecretRecord, ScheduleRecord, TokenRecord, CallRecord, InputChunk, OutputChunk, LogChunk,
 ]  # fmt: skip
-Change = Union[Put, EnvironmentRemoved]
+Change = Union[Put, EntryChange, EnvironmentRemoved]
 
 
 @dataclass(frozen=True)
@@ -221,6 +223,8 @@ class Loaded:
     schedules: list[ScheduleRecord] = field(default_factory=list)  #: of those apps, not ended
     last_log: dict[str, int] = field(default_factory=dict)  #: app id -> `seq` of its last log entry
     recent_keys: list[str] = field(default_factory=list)  #: of calls that ended within `RECENT`
+    named: list[NamedRecord] = field(default_factory=list)
+    replies: list[KeptReply] = field(default_factory=list)  #: to requests that may be sent again, oldest first
 
 
 class Store(Protocol):
@@ -238,6 +242,13 @@ class Store(Protocol):
         The result may be awaited to know that they are durable, or left alone: a failed write also fails `healthy`.
         What failed is kept and written again until it succeeds, before anything later; only what can never be written
         is dropped, and logged.
+        """
+
+    def write_now(self, changes: Sequence[EntryChange], reply: KeptReply | None = None) -> None:
+        """Write changes that survive the death of this process when this returns, with the reply to their request.
+
+        Raises:
+            StoreError: they cannot be written, and nothing is changed.
         """
 
     def healthy(self) -> str:
@@ -275,6 +286,21 @@ class Store(Protocol):
     async def output_records(self, call_id: str, limit: int) -> list[Json]:
         """The records of `outputs` without the payloads: the first `limit` or a few more."""
 
+    async def dict_entries(self, dict_id: str, inline: int) -> list[StoredEntry]:
+        """The entries of a dict; values of more than `inline` bytes are left out."""
+
+    async def dict_value(self, dict_id: str, key: bytes) -> bytes | None:
+        """The inline value of a key."""
+
+    async def queue_items(self, queue_id: str, inline: int) -> list[StoredItem]:
+        """The items of a queue, each partition in its order; values of more than `inline` bytes are left out."""
+
+    async def queue_values(self, queue_id: str, partition: str, numbers: Sequence[int]) -> dict[int, bytes]:
+        """The values of items by their numbers."""
+
+    async def expire_entries(self, now: float) -> None:
+        """Delete entries of dicts that have expired."""
+
     async def outputs(self, call_id: str) -> list[OutputChunk]:
         """Outputs of a call, in the order they were written."""
 
@@ -303,7 +329,7 @@ class Store(Protocol):
         """Delete these bindings."""
 
     async def digests(self) -> set[str]:
-        """Every blob that a mount, an input or an output refers to."""
+        """Every blob that a mount, an input, an output or an entry of a dict refers to."""
 
 
 class StoreError(InternalFailure):

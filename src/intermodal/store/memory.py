@@ -7,6 +7,8 @@ from collections import defaultdict
 from collections.abc import Awaitable, Collection, Sequence
 from dataclasses import replace
 
+from intermodal.store.entries import DictWrite, EntryChange, NamedRecord, QueueWrite, StoredEntry, StoredItem
+from intermodal.store.front_journal import KeptReply
 from intermodal.store.interface import (
     RECENT,
     AppRecord,
@@ -69,6 +71,9 @@ class MemoryStore:
         self._inputs: dict[str, list[InputChunk]] = defaultdict(list)
         self._outputs: dict[str, list[OutputChunk]] = defaultdict(list)
         self._logs: dict[str, list[LogEntry]] = defaultdict(list)
+        self._named: dict[str, NamedRecord] = {}
+        self._entries: dict[str, dict[bytes, StoredEntry]] = defaultdict(dict)
+        self._items: dict[str, dict[tuple[str, int], StoredItem]] = defaultdict(dict)
 
     async def open(self) -> None:
         """Nothing to do."""
@@ -94,9 +99,36 @@ class MemoryStore:
             self._outputs[change.call_id].append(change)
         elif isinstance(change, LogChunk):
             self._logs[change.app_id].extend(change.entries)
+        elif isinstance(change, (DictWrite, QueueWrite, NamedRecord)):
+            self._apply_entries(change)
         else:
             table, key = _TABLES[type(change)]
             getattr(self, table)[getattr(change, key)] = change
+
+    def _apply_entries(self, change: EntryChange) -> None:
+        if isinstance(change, DictWrite):
+            entries = self._entries[change.dict_id]
+            if change.cleared:
+                entries.clear()
+            for key in change.removed:
+                entries.pop(key, None)
+            entries.update((entry.key, replace(entry)) for entry in change.puts)
+        elif isinstance(change, QueueWrite):
+            items = self._items[change.queue_id]
+            for at in [at for at in items if change.cleared_all or at[0] in change.cleared]:
+                del items[at]
+            for at in change.removed:
+                items.pop(at, None)
+            items.update(((item.partition, item.number), replace(item)) for item in change.puts)
+        elif change.deleted:
+            for table in (self._named, self._entries, self._items):
+                table.pop(change.object_id, None)
+        else:
+            self._named[change.object_id] = change
+
+    def write_now(self, changes: Sequence[EntryChange], reply: KeptReply | None = None) -> None:
+        for change in changes:
+            self._apply(change)
 
     def _remove_environment(self, removed: EnvironmentRemoved) -> None:
         self._environments.pop(removed.environment_id, None)
@@ -131,6 +163,7 @@ class MemoryStore:
             recent_keys=[
                 call.key for call in self._calls.values() if call.key and (call.finished_at or 0.0) > latest - RECENT
             ],
+            named=list(self._named.values()),
         )
 
     async def function(self, function_id: str) -> FunctionRecord | None:
@@ -171,6 +204,28 @@ class MemoryStore:
 
     async def outputs(self, call_id: str) -> list[OutputChunk]:
         return list(self._outputs.get(call_id, ()))
+
+    async def dict_entries(self, dict_id: str, inline: int) -> list[StoredEntry]:
+        found = self._entries[dict_id].values()
+        return [replace(one, value=one.value if len(one.value or b"") <= inline else None) for one in found]
+
+    async def dict_value(self, dict_id: str, key: bytes) -> bytes | None:
+        entry = self._entries[dict_id].get(key)
+        return entry.value if entry is not None else None
+
+    async def queue_items(self, queue_id: str, inline: int) -> list[StoredItem]:
+        found = sorted(self._items[queue_id].values(), key=lambda item: (item.partition, item.number))
+        return [replace(one, value=one.value if len(one.value or b"") <= inline else None) for one in found]
+
+    async def queue_values(self, queue_id: str, partition: str, numbers: Sequence[int]) -> dict[int, bytes]:
+        items = self._items[queue_id]
+        found = [items[partition, number] for number in numbers if (partition, number) in items]
+        return {item.number: item.value or b"" for item in found}
+
+    async def expire_entries(self, now: float) -> None:
+        for entries in self._entries.values():
+            for key in [key for key, entry in entries.items() if entry.expires_at < now]:
+                del entries[key]
 
     async def logs(self, app_id: str, after: int, limit: int) -> list[LogEntry]:
         return [entry for entry in self._logs.get(app_id, ()) if entry.seq > after][:limit]
@@ -217,4 +272,5 @@ class MemoryStore:
         files = [entry for mount in self._mounts.values() for entry in mount.files]
         chunks = [chunk for table in (self._inputs, self._outputs) for kept in table.values() for chunk in kept]
         blobs = [record["blob"] for chunk in chunks for record in chunk.records if record.get("blob")]
-        return {item["digest"] for item in [*files, *blobs]}
+        values = {entry.blob_digest for entries in self._entries.values() for entry in entries.values()}
+        return {item["digest"] for item in [*files, *blobs]} | (values - {""})

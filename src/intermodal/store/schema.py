@@ -188,3 +188,37 @@ logs = Table(
     Column("input_id", String(64), nullable=False),
     Index("logs_by_age", "at"),
 )
+
+named = Table(
+    "named",
+    metadata,
+    Column("object_id", String(40), primary_key=True),
+    Column("kind", String(16), nullable=False),
+    Column("environment_id", String(40), nullable=False),
+    Column("name", String(256), nullable=False),
+    Column("session_id", String(64), nullable=False),
+    Column("created_at", Float(53), nullable=False),
+)
+
+dict_entries = Table(
+    "dict_entries",
+    metadata,
+    Column("dict_id", String(40), primary_key=True),
+    Column("key_hash", LargeBinary(32), primary_key=True),
+    Column("key", LargeBinary, nullable=False),
+    Column("value", LargeBinary),
+    Column("expires_at", Float(53), nullable=False),
+    Column("blob_digest", String(64), nullable=False),
+    Column("blob_size", BigInteger, nullable=False),
+    Index("dict_entries_by_expiry", "expires_at"),
+)
+
+queue_items = Table(
+    "queue_items",
+    metadata,
+    Column("queue_id", String(40), primary_key=True),
+    Column("partition", String(64), primary_key=True),
+    Column("number", BigInteger, primary_key=True),
+    Column("value", LargeBinary, nullable=False),
+    Column("expires_at", Float(53), nullable=False),
+)

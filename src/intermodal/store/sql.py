@@ -7,18 +7,21 @@ event loop never waits for the disk, and a busy server commits a few hundred tim
 from __future__ import annotations
 
 import asyncio
-import functools
 import json
 import logging
+import time
 from collections.abc import Awaitable, Callable, Collection, Generator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from pathlib import Path
 from typing import Any, TypeVar
 
-from sqlalchemy import Connection, Engine, Executable, Select, Table, create_engine, event, func, select
-from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy import Connection, Engine, Select, Table, create_engine, event, func, select
 from sqlalchemy.exc import OperationalError, SQLAlchemyError
 
-from intermodal.store import environment_removal, expiry, rows, schema
+from intermodal.store import entry_rows, environment_removal, expiry, rows, schema
+from intermodal.store.entries import DictWrite, EntryChange, NamedRecord, QueueWrite, StoredEntry, StoredItem
+from intermodal.store.front_journal import FrontJournal, KeptReply
 from intermodal.store.interface import (
     RECENT,
     AppRecord,
@@ -36,7 +39,8 @@ from intermodal.store.interface import (
     RevisionRecord,
     StoreError,
 )
-from intermodal.store.migrate import upgrade
+from intermodal.store.migrate import upgrade as migrate
+from intermodal.store.upsert import upsert
 from modal._wire.messages.app import AppState, LogEntry
 
 log = logging.getLogger(__name__)
@@ -50,12 +54,15 @@ class SqlStore:
 
     Args:
         url: an SQLAlchemy URL, ``sqlite:///…`` or ``postgresql+psycopg://…``.
+        journal: directory of the files that `write_now` writes to.
         commit_interval: seconds the writer waits for more changes before it commits, while nobody waits for it.
         awaited_interval: the same once somebody does.
     """
 
-    def __init__(self, url: str, commit_interval: float = 0.02, awaited_interval: float = 0.003) -> None:
+    def __init__(self, url: str, journal: Path, commit_interval: float = 0.02, awaited_interval: float = 0.003) -> None:
         self._url = url
+        self._journal = FrontJournal(journal)
+        self._replies: list[KeptReply] = []  # of the server before this one
         self._interval = commit_interval
         self._awaited_interval = awaited_interval
         self._engine: Engine | None = None
@@ -74,10 +81,18 @@ class SqlStore:
             if engine.dialect.name == "sqlite":
                 event.listen(engine, "connect", _configure_sqlite)
             with engine.begin() as connection:
-                upgrade(connection)
+                migrate(connection)
+                entry_rows.drop_orphans(connection)
             return engine
 
         self._engine = await self._run(self._writer, connect)
+        try:
+            replay = self._journal.open(time.time())
+        except OSError as error:
+            raise StoreError(f"The journal cannot be read: {error.strerror}.") from error
+        self._replies = replay.replies
+        if replay.changes:
+            await self.write(replay.changes)
 
     async def close(self) -> None:
         self._closing = True
@@ -87,6 +102,7 @@ class SqlStore:
         if self._engine is not None:
             await self._run(self._writer, self._engine.dispose)
             self._engine = None
+        self._journal.close()
         self._writer.shutdown()
         self._reader.shutdown()
 
@@ -96,6 +112,13 @@ class SqlStore:
         if self._flusher is None or self._flusher.done():
             self._flusher = asyncio.get_running_loop().create_task(self._flush())
         return _Commit(self, committed)
+
+    def write_now(self, changes: Sequence[EntryChange], reply: KeptReply | None = None) -> None:
+        try:
+            self._journal.append(changes, reply, time.time())
+        except OSError as error:
+            raise StoreError(f"The journal cannot be written: {error.strerror}.") from error
+        self.write(changes)
 
     def _expect_commit(self) -> asyncio.Future[None]:
         if self._committed is None:
@@ -116,6 +139,7 @@ class SqlStore:
             self._due.clear()
             due.cancel()
             batch, self._pending = self._pending, []
+            number = self._journal.last
             committed, self._committed = self._committed, None
             try:
                 dropped = await self._run(self._writer, lambda batch=batch: self._commit(batch))  # type: ignore[misc]
@@ -133,6 +157,7 @@ class SqlStore:
                 if self._failure:
                     log.info("the database can be written again")
                 self._failure = ""
+                self._journal.committed(number, time.time())
                 if dropped:
                     committed.set_exception(StoreError(dropped))
                 else:
@@ -154,7 +179,7 @@ class SqlStore:
     def _put_all(self, batch: list[Change]) -> None:
         assert self._engine is not None
         with self._engine.begin() as connection:
-            added: list[Put] = []
+            added: list[Put | EntryChange] = []
             for change in batch:
                 if isinstance(change, EnvironmentRemoved):
                     _put_records(connection, added)
@@ -168,7 +193,7 @@ class SqlStore:
         return self._failure
 
     async def load(self) -> Loaded:
-        return await self._read(_load)
+        return replace(await self._read(_load), replies=self._replies)
 
     async def function(self, function_id: str) -> FunctionRecord | None:
         table = schema.functions
@@ -237,6 +262,21 @@ class SqlStore:
         query = select(table).where(table.c.call_id == call_id).order_by(table.c.id)
         return await self._all(query, rows.output_chunk_of)
 
+    async def dict_entries(self, dict_id: str, inline: int) -> list[StoredEntry]:
+        return await self._read(lambda connection: entry_rows.dict_entries(connection, dict_id, inline))
+
+    async def dict_value(self, dict_id: str, key: bytes) -> bytes | None:
+        return await self._read(lambda connection: entry_rows.dict_value(connection, dict_id, key))
+
+    async def queue_items(self, queue_id: str, inline: int) -> list[StoredItem]:
+        return await self._read(lambda connection: entry_rows.queue_items(connection, queue_id, inline))
+
+    async def queue_values(self, queue_id: str, partition: str, numbers: Sequence[int]) -> dict[int, bytes]:
+        return await self._read(lambda connection: entry_rows.queue_values(connection, queue_id, partition, numbers))
+
+    async def expire_entries(self, now: float) -> None:
+        await self._change(lambda connection: entry_rows.expire(connection, now))
+
     async def logs(self, app_id: str, after: int, limit: int) -> list[LogEntry]:
         table = schema.logs
         query = select(table).where(table.c.app_id == app_id, table.c.seq > after).order_by(table.c.seq).limit(limit)
@@ -263,7 +303,7 @@ class SqlStore:
         await self._change(lambda connection: expiry.drop_bindings(connection, function_ids))
 
     async def digests(self) -> set[str]:
-        return await self._read(expiry.digests)
+        return await self._read(lambda connection: expiry.digests(connection) | entry_rows.digests(connection))
 
     async def _change(self, work: Callable[[Connection], Result]) -> Result:
         def transaction() -> Result:
@@ -319,13 +359,19 @@ def _configure_sqlite(connection: Any, _record: object) -> None:
         connection.execute(f"PRAGMA {pragma}")
 
 
-def _put_records(connection: Connection, records: Sequence[Put]) -> None:
+def _put_records(connection: Connection, records: Sequence[Put | EntryChange]) -> None:
     grouped: dict[Table, list[dict[str, Any]]] = {}
+    entries: list[EntryChange] = []
     for record in records:
+        if isinstance(record, (DictWrite, QueueWrite, NamedRecord)):
+            entries.append(record)
+            continue
         table, new = rows.rows_of(record)
         grouped.setdefault(table, []).extend(new)
     for table, new in grouped.items():
         _put(connection, table, new)
+    if entries:
+        entry_rows.write(connection, entries)
 
 
 def _put(connection: Connection, table: Table, new: list[dict[str, Any]]) -> None:
@@ -335,17 +381,7 @@ def _put(connection: Connection, table: Table, new: list[dict[str, Any]]) -> Non
         return
     key = [column.name for column in table.primary_key.columns]
     unique = {tuple(row[name] for name in key): row for row in new}
-    connection.execute(_upsert(table, connection.dialect.name), list(unique.values()))
-
-
-@functools.cache
-def _upsert(table: Table, dialect_name: str) -> Executable:
-    dialect = postgresql if dialect_name == "postgresql" else sqlite
-    key = [column.name for column in table.primary_key.columns]
-    statement = dialect.insert(table)
-    others = {column.name: statement.excluded[column.name] for column in table.c if column.name not in key}
-    upsert: Executable = statement.on_conflict_do_update(index_elements=key, set_=others)
-    return upsert
+    connection.execute(upsert(table, connection.dialect.name), list(unique.values()))
 
 
 def _load(connection: Connection) -> Loaded:
@@ -386,4 +422,5 @@ def _load(connection: Connection) -> Loaded:
         ),
         last_log=dict(connection.execute(last_log).tuples().all()),
         recent_keys=list(connection.scalars(recent)),
+        named=entry_rows.named(connection),
     )

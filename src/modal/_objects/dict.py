@@ -1,29 +1,59 @@
-"""`modal.Dict`. Declared; it comes with storage."""
+"""`modal.Dict`: a dictionary that functions share."""
 
 from __future__ import annotations
 
 import builtins
-from collections.abc import Iterator
-from contextlib import AbstractContextManager
-from typing import Any, NoReturn, Optional
+import io
+import pickle
+from collections.abc import AsyncGenerator, AsyncIterator, Iterable
+from contextlib import AsyncExitStack, asynccontextmanager
+from typing import TYPE_CHECKING, Any, Optional
 
-from .._later import not_built_yet
-from .object import Object
+from .._sync import BlockingContext, blocking, generator_in_caller, in_caller, on_loop
+from .._wire.messages.named import ObjectKind
+from ..exception import RequestSizeError
+from .named import Named
+
+if TYPE_CHECKING:
+    from .._wire.client import RpcClient
+    from .._wire.messages.dict import DictEntry
+    from .client import Client
+
+_BATCH_BYTES = 8 * 1024 * 1024  # of entries put together
+_BATCH_ENTRIES = 5_000
 
 
-class Dict(Object):
-    """A dictionary that functions share."""
+class Dict(Named):
+    """A dictionary that functions share.
+
+    Keys and values may be whatever can be pickled. Two keys are the same if they pickle to the same bytes: so 1 and
+    1.0 are two keys. Entries expire 30 days after they were last put. Every change is safe before its call returns.
+
+    d = modal.Dict.from_name("my-dict", create_if_missing=True)
+    d["key"] = "value"
+    assert d["key"] == "value"
+    """
+
+    _kind = ObjectKind.DICT
+    _data: Optional[builtins.dict[Any, Any]] = None  #: what it begins with, when it is made
 
     @classmethod
     def ephemeral(
         cls,
         data: Optional[builtins.dict[Any, Any]] = None,
-        client: Any = None,
+        client: Optional[Client] = None,
         environment_name: Optional[str] = None,
         _heartbeat_sleep: float = 300.0,
-    ) -> AbstractContextManager[Dict]:
-        """A dictionary that lives as long as the context."""
-        _missing("ephemeral")
+    ) -> BlockingContext[Dict]:
+        """Make a dictionary that lives as long as the context, for `with` and `async with`.
+
+        Args:
+            data: what it begins with.
+            client: the connection to use; default: that of the configuration.
+            environment_name: the environment; default: that of the configuration.
+            _heartbeat_sleep: no effect: the connection itself tells that this client is alive.
+        """
+        return BlockingContext(_ephemeral(data, client, environment_name))
 
     @staticmethod
     def from_name(
@@ -33,66 +63,324 @@ class Dict(Object):
         environment_name: Optional[str] = None,
         create_if_missing: bool = False,
     ) -> Dict:
-        """A dictionary by its name."""
-        _missing("from_name")
+        """Refer to a dictionary by its name; it is looked up when it is first used.
+
+        Args:
+            name: its name.
+            data: what it begins with, when it is made.
+            namespace: no effect.
+            environment_name: the environment; default: that of the configuration.
+            create_if_missing: make it when there is none.
+        """
+        found = Dict._named(name, environment_name, create_if_missing)
+        found._data = data
+        return found
 
     @staticmethod
-    def lookup(
+    @blocking
+    async def lookup(
         name: str,
         data: Optional[builtins.dict[Any, Any]] = None,
         namespace: Any = None,
-        client: Any = None,
+        client: Optional[Client] = None,
         environment_name: Optional[str] = None,
         create_if_missing: bool = False,
     ) -> Dict:
-        """A dictionary by its name, looked up at once."""
-        _missing("lookup")
+        """Find a dictionary by its name, now. Arguments as of `from_name`.
+
+        Raises:
+            NotFoundError: there is none.
+        """
+        return await Dict._lookup(Dict.from_name(name, data, None, environment_name, create_if_missing), client)
 
     @staticmethod
-    def delete(name: str, *, client: Any = None, environment_name: Optional[str] = None) -> None:
-        """Delete a dictionary."""
-        _missing("delete")
+    @blocking
+    async def delete(name: str, *, client: Optional[Client] = None, environment_name: Optional[str] = None) -> None:
+        """Delete a dictionary and all its entries.
 
-    def clear(self) -> None:
+        Raises:
+            NotFoundError: there is none of this name.
+        """
+        await Dict._delete(name, client, environment_name)
+
+    async def _created(self, rpc: RpcClient, object_id: str) -> None:
+        if self._data:
+            await _put(rpc, object_id, [(_key_of(key), _value_of(value)) for key, value in self._data.items()])
+
+    # -- entries
+
+    @in_caller
+    async def clear(self) -> None:
         """Remove all entries."""
-        _missing("clear")
+        from .._wire.messages.dict import DICT_CLEAR, DictRef
 
-    def get(self, key: Any, default: Optional[Any] = None) -> Any:
-        """Return the value of a key, or `default`."""
-        _missing("get")
+        async def clear() -> None:
+            rpc, dict_id = await self._bind()
+            await rpc.unary(DICT_CLEAR, DictRef(dict_id))
 
-    def contains(self, key: Any) -> bool:
+        await on_loop(clear())
+
+    @in_caller
+    async def get(self, key: Any, default: Optional[Any] = None) -> Any:
+        """Return the value of a key, or `default` if there is none.
+
+        Raises:
+            SerializationError: the key cannot be pickled.
+            DeserializationError: the value cannot be unpickled here.
+        """
+        from .._serialization import deserialize
+
+        found, value = await on_loop(self._get(_key_of(key)))
+        return deserialize(value) if found else default
+
+    async def _get(self, key: bytes) -> tuple[bool, bytes]:
+        from .._calls.payload import fetch
+        from .._wire.messages.dict import DICT_GET, DictRef
+
+        rpc, dict_id = await self._bind()
+        reply, body = await rpc.unary(DICT_GET, DictRef(dict_id), key)
+        return reply.found, body if reply.blob is None else await fetch(rpc, reply.blob, body)
+
+    @in_caller
+    async def contains(self, key: Any) -> bool:
         """Return whether there is such a key."""
-        _missing("contains")
+        return await on_loop(self._contains(_key_of(key)))
 
-    def len(self) -> int:
-        """Return the number of entries."""
-        _missing("len")
+    async def _contains(self, key: bytes) -> bool:
+        from .._wire.messages.dict import DICT_CONTAINS, DictRef
 
-    def update(self, **kwargs: Any) -> None:
-        """Set several entries."""
-        _missing("update")
+        rpc, dict_id = await self._bind()
+        reply, _ = await rpc.unary(DICT_CONTAINS, DictRef(dict_id), key)
+        return reply.found
 
-    def put(self, key: Any, value: Any) -> None:
-        """Set an entry."""
-        _missing("put")
+    @in_caller
+    async def len(self) -> int:
+        """Return the number of entries, expired ones that are not yet deleted included."""
+        return await on_loop(self._len())
 
-    def pop(self, key: Any) -> Any:
-        """Remove an entry and return its value."""
-        _missing("pop")
+    async def _len(self) -> int:
+        from .._wire.messages.dict import DICT_LEN, DictRef
 
-    def keys(self) -> Iterator[Any]:
-        """Iterate over the keys, in no order."""
-        _missing("keys")
+        rpc, dict_id = await self._bind()
+        reply, _ = await rpc.unary(DICT_LEN, DictRef(dict_id))
+        return reply.entries
 
-    def values(self) -> Iterator[Any]:
-        """Iterate over the values, in no order."""
-        _missing("values")
+    @in_caller
+    async def update(self, /, **kwargs: Any) -> None:
+        """Set several entries at once; the names of the arguments are the keys."""
+        await on_loop(self._put([(_key_of(key), _value_of(value)) for key, value in kwargs.items()]))
 
-    def items(self) -> Iterator[tuple[Any, Any]]:
-        """Iterate over the entries, in no order."""
-        _missing("items")
+    @in_caller
+    async def put(self, key: Any, value: Any) -> None:
+        """Set an entry.
+
+        Raises:
+            SerializationError: the key or the value cannot be pickled.
+            RequestSizeError: the key has more than 1 MiB pickled, or the value more than 100 MiB.
+        """
+        await on_loop(self._put([(_key_of(key), _value_of(value))]))
+
+    async def _put(self, entries: list[tuple[bytes, bytes]]) -> None:
+        rpc, dict_id = await self._bind()
+        await _put(rpc, dict_id, entries)
+
+    @in_caller
+    async def pop(self, key: Any) -> Any:
+        """Remove an entry and return its value. Of several that pop one key at a time, one gets it.
+
+        Raises:
+            KeyError: there is no such key.
+        """
+        from .._serialization import deserialize
+
+        found, value = await on_loop(self._pop(_key_of(key)))
+        if not found:
+            raise KeyError(key)
+        return deserialize(value)
+
+    async def _pop(self, key: bytes) -> tuple[bool, bytes]:
+        from .._calls.payload import fetch
+        from .._wire.messages.dict import DICT_POP, DictRef
+
+        rpc, dict_id = await self._bind()
+        reply, body = await rpc.unary(DICT_POP, DictRef(dict_id), key)
+        return reply.found, body if reply.blob is None else await fetch(rpc, reply.blob, body)
+
+    @generator_in_caller()
+    async def keys(self) -> AsyncGenerator[Any, None]:
+        """Iterate over the keys, in no order, with `for` or `async for`."""
+        scan = _Scan(self, keys=True, values=False)
+        try:
+            while part := await on_loop(scan.next()):
+                for key, _ in part:
+                    yield _key_from(key)
+        finally:
+            await on_loop(scan.close())
+
+    @generator_in_caller()
+    async def values(self) -> AsyncGenerator[Any, None]:
+        """Iterate over the values, in no order, with `for` or `async for`."""
+        from .._serialization import deserialize
+
+        scan = _Scan(self, keys=False, values=True)
+        try:
+            while part := await on_loop(scan.next()):
+                for _, value in part:
+                    yield deserialize(value)
+        finally:
+            await on_loop(scan.close())
+
+    @generator_in_caller()
+    async def items(self) -> AsyncGenerator[tuple[Any, Any], None]:
+        """Iterate over the entries as (key, value), in no order, with `for` or `async for`."""
+        from .._serialization import deserialize
+
+        scan = _Scan(self, keys=True, values=True)
+        try:
+            while part := await on_loop(scan.next()):
+                for key, value in part:
+                    yield _key_from(key), deserialize(value)
+        finally:
+            await on_loop(scan.close())
+
+    # -- operators: they block; in async code use the methods
+
+    def __getitem__(self, key: Any) -> Any:
+        """The value of a key. Raises KeyError."""
+        value = self.get(key, _MISSING)
+        if value is _MISSING:
+            raise KeyError(key)
+        return value
+
+    def __setitem__(self, key: Any, value: Any) -> None:
+        self.put(key, value)
+
+    def __delitem__(self, key: Any) -> None:
+        self.pop(key)
+
+    def __contains__(self, key: Any) -> bool:
+        return self.contains(key)
 
 
-def _missing(method: str) -> NoReturn:
-    not_built_yet(f"modal.Dict.{method}")
+_MISSING = object()
+
+
+class _Scan:
+    """The entries of a dict, part by part; its methods run on the loop."""
+
+    def __init__(self, obj: Dict, *, keys: bool, values: bool) -> None:
+        self._dict = obj
+        self._keys = keys
+        self._values = values
+        self._rpc: Optional[RpcClient] = None
+        self._stack: Optional[AsyncExitStack] = None
+        self._stream: Any = None
+
+    async def next(self) -> list[tuple[bytes, bytes]]:
+        """The next entries; none at the end."""
+        if self._stack is None:
+            from .._wire.messages.dict import DICT_SCAN, DictScan
+
+            self._rpc, dict_id = await self._dict._bind()
+            self._stack = AsyncExitStack()
+            opened = self._rpc.stream(DICT_SCAN, DictScan(dict_id, self._keys, self._values))
+            self._stream = await self._stack.enter_async_context(opened)
+        async for part, body in self._stream:
+            return [await self._cut(entry, body, at) for entry, at in _placed(part.entries)]
+        return []
+
+    async def _cut(self, entry: DictEntry, body: bytes, at: int) -> tuple[bytes, bytes]:
+        from .._calls.payload import fetch
+
+        key, value = body[at : at + entry.key], body[at + entry.key : at + entry.key + entry.value]
+        if entry.blob is not None and self._rpc is not None:
+            value = await fetch(self._rpc, entry.blob, b"")
+        return key, value
+
+    async def close(self) -> None:
+        if self._stack is not None:
+            await self._stack.aclose()
+
+
+def _placed(entries: Iterable[DictEntry]) -> list[tuple[DictEntry, int]]:
+    """Entries with where they begin in the body."""
+    placed, at = [], 0
+    for entry in entries:
+        placed.append((entry, at))
+        at += entry.key + entry.value
+    return placed
+
+
+@asynccontextmanager
+async def _ephemeral(
+    data: Optional[dict[Any, Any]], client: Optional[Client], environment_name: Optional[str]
+) -> AsyncIterator[Dict]:
+    async with Dict._ephemeral(client, environment_name) as made:
+        if data:
+            await made._put([(_key_of(key), _value_of(value)) for key, value in data.items()])
+        yield made
+
+
+async def _put(rpc: RpcClient, dict_id: str, entries: list[tuple[bytes, bytes]]) -> None:
+    """Put entries, in batches; a large value is uploaded first."""
+    from .._wire.messages.call import INLINE_LIMIT
+    from .._wire.messages.dict import DICT_PUT, DictEntry, DictPut
+
+    batch: list[DictEntry] = []
+    bodies: list[bytes] = []
+    size = 0
+    for key, value in entries:
+        if len(value) > INLINE_LIMIT:
+            from .._upload import upload_bytes
+
+            batch.append(DictEntry(len(key), 0, await upload_bytes(rpc, value)))
+            bodies.append(key)
+        else:
+            batch.append(DictEntry(len(key), len(value)))
+            bodies += (key, value)
+        size += len(bodies[-1])
+        if size >= _BATCH_BYTES or len(batch) >= _BATCH_ENTRIES:
+            await rpc.unary(DICT_PUT, DictPut(dict_id, batch), b"".join(bodies))
+            batch, bodies, size = [], [], 0
+    if batch:
+        await rpc.unary(DICT_PUT, DictPut(dict_id, batch), b"".join(bodies))
+
+
+def _key_of(key: Any) -> bytes:
+    """The bytes of a key. Without back references, so that equal keys that were made differently are equal bytes."""
+    from .._wire.messages.dict import KEY_LIMIT
+
+    file = io.BytesIO()
+    pickler = pickle.Pickler(file, 4)
+    pickler.fast = True
+    try:
+        pickler.dump(key)
+        data = file.getvalue()
+    except Exception:  # a function of the user's, something that contains itself: cloudpickle knows more
+        from .._serialization import TAG_SIZE, serialize
+
+        data = serialize(key)[TAG_SIZE:]
+    if len(data) > KEY_LIMIT:
+        raise RequestSizeError(
+            f"The key of a Dict may have {KEY_LIMIT >> 20} MiB pickled; this one has {len(data)} bytes."
+        )
+    return data
+
+
+def _key_from(data: bytes) -> Any:
+    from .._serialization import TAG, deserialize
+
+    return deserialize(TAG + data)
+
+
+def _value_of(value: Any) -> bytes:
+    from .._serialization import serialize
+    from .._wire.messages.dict import VALUE_LIMIT
+
+    data = serialize(value)
+    if len(data) > VALUE_LIMIT:
+        raise RequestSizeError(
+            f"The value of a Dict may have {VALUE_LIMIT >> 20} MiB pickled; this one has {len(data)} bytes. Put large "
+            "data in a Volume and keep its path."
+        )
+    return data

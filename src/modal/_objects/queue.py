@@ -1,82 +1,195 @@
-"""`modal.Queue`. Declared; it comes with storage."""
+"""`modal.Queue`: a first-in, first-out queue that functions share."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import AbstractContextManager
-from typing import Any, NoReturn, Optional
+import queue
+import time
+from collections.abc import AsyncGenerator
+from contextlib import AsyncExitStack
+from typing import TYPE_CHECKING, Any, Optional
 
-from .._later import not_built_yet
-from ..exception import InvalidError
-from .object import Object
+from .._sync import BlockingContext, blocking, generator_in_caller, in_caller, on_loop
+from .._wire.messages.named import ObjectKind
+from ..exception import InvalidError, RequestSizeError
+from .named import Named
+
+if TYPE_CHECKING:
+    from .client import Client
 
 _PARTITION_BYTES = 64
+_BATCH_BYTES = 12 * 1024 * 1024  # of items put together
+_NOT_CONSUMED = "The items of Queue.iterate were never asked for: iterate over them."
 
 
-class Queue(Object):
-    """A first-in, first-out queue that functions share, in independent partitions."""
+class Queue(Named):
+    """A first-in, first-out queue that functions share, in independent partitions.
+
+    Items may be whatever can be pickled, up to 256 KiB each. A partition holds up to 5,000 items, a queue up to 100,000
+    partitions that hold any. A partition is cleared 24 hours after the last item was put. Every change is safe before
+    its call returns.
+
+    queue = modal.Queue.from_name("my-queue", create_if_missing=True)
+    queue.put(1)
+    assert queue.get() == 1
+    """
+
+    _kind = ObjectKind.QUEUE
 
     @staticmethod
     def validate_partition_key(partition: Optional[str]) -> bytes:
         """Return a partition's key as bytes; None is the default partition, b"".
 
         Raises:
-            InvalidError: for an empty key or one of more than 64 bytes.
+            InvalidError: for an empty key, one of more than 64 bytes, or one with a zero byte.
         """
         if partition is None:
             return b""
-        key = partition.encode("utf-8")
+        if not isinstance(partition, str):
+            raise InvalidError(f"A partition key is a string, not {partition!r}.")
+        key = partition.encode("utf-8", "surrogatepass")
         if not 0 < len(key) <= _PARTITION_BYTES:
             raise InvalidError(f"A partition key has 1 to {_PARTITION_BYTES} bytes; {partition[:70]!r} has {len(key)}.")
+        if "\0" in partition:
+            raise InvalidError(f"A partition key has no zero byte: {partition!r}.")
         return key
 
     @classmethod
     def ephemeral(
-        cls, client: Any = None, environment_name: Optional[str] = None, _heartbeat_sleep: float = 300.0
-    ) -> AbstractContextManager[Queue]:
-        """A queue that lives as long as the context."""
-        _missing("ephemeral")
+        cls, client: Optional[Client] = None, environment_name: Optional[str] = None, _heartbeat_sleep: float = 300.0
+    ) -> BlockingContext[Queue]:
+        """Make a queue that lives as long as the context, for `with` and `async with`.
+
+        Args:
+            client: the connection to use; default: that of the configuration.
+            environment_name: the environment; default: that of the configuration.
+            _heartbeat_sleep: no effect: the connection itself tells that this client is alive.
+        """
+        return BlockingContext(Queue._ephemeral(client, environment_name))
 
     @staticmethod
     def from_name(
         name: str, namespace: Any = None, environment_name: Optional[str] = None, create_if_missing: bool = False
     ) -> Queue:
-        """A queue by its name."""
-        _missing("from_name")
+        """Refer to a queue by its name; it is looked up when it is first used.
+
+        Args:
+            name: its name.
+            namespace: no effect.
+            environment_name: the environment; default: that of the configuration.
+            create_if_missing: make it when there is none.
+        """
+        return Queue._named(name, environment_name, create_if_missing)
 
     @staticmethod
-    def lookup(
+    @blocking
+    async def lookup(
         name: str,
         namespace: Any = None,
-        client: Any = None,
+        client: Optional[Client] = None,
         environment_name: Optional[str] = None,
         create_if_missing: bool = False,
     ) -> Queue:
-        """A queue by its name, looked up at once."""
-        _missing("lookup")
+        """Find a queue by its name, now. Arguments as of `from_name`.
+
+        Raises:
+            NotFoundError: there is none.
+        """
+        return await Queue._lookup(Queue.from_name(name, None, environment_name, create_if_missing), client)
 
     @staticmethod
-    def delete(name: str, *, client: Any = None, environment_name: Optional[str] = None) -> None:
-        """Delete a queue."""
-        _missing("delete")
+    @blocking
+    async def delete(name: str, *, client: Optional[Client] = None, environment_name: Optional[str] = None) -> None:
+        """Delete a queue and all its items. Who waits at it gets a NotFoundError.
 
-    def clear(self, *, partition: Optional[str] = None, all: bool = False) -> None:
-        """Remove the items of a partition, or of all."""
-        _missing("clear")
+        Raises:
+            NotFoundError: there is none of this name.
+        """
+        await Queue._delete(name, client, environment_name)
 
-    def get(
+    @in_caller
+    async def clear(self, *, partition: Optional[str] = None, all: bool = False) -> None:
+        """Remove the items of a partition, or of all.
+
+        Raises:
+            InvalidError: both were given.
+        """
+        key = _partition(partition)
+        if partition is not None and all:
+            raise InvalidError("Queue.clear takes a partition or all=True, not both.")
+        await on_loop(self._clear(key, bool(all)))
+
+    async def _clear(self, partition: str, every: bool) -> None:
+        from .._wire.messages.queue import QUEUE_CLEAR, QueueSelect
+
+        rpc, queue_id = await self._bind()
+        await rpc.unary(QUEUE_CLEAR, QueueSelect(queue_id, partition, every))
+
+    @in_caller
+    async def get(
         self, block: bool = True, timeout: Optional[float] = None, *, partition: Optional[str] = None
     ) -> Optional[Any]:
-        """Remove and return the first item, waiting for it at most `timeout` seconds."""
-        _missing("get")
+        """Remove and return the first item.
 
-    def get_many(
+        Args:
+            block: wait for an item; False: return None when there is none, whatever the timeout.
+            timeout: seconds to wait at most; None: for ever.
+            partition: the partition; None: the default one.
+
+        Raises:
+            queue.Empty: `timeout` passed.
+        """
+        found = await on_loop(self._get(_partition(partition), 1, _wait(block, timeout)))
+        if block and not found:
+            raise queue.Empty
+        return _loads(found[0]) if found else None
+
+    @in_caller
+    async def get_many(
         self, n_values: int, block: bool = True, timeout: Optional[float] = None, *, partition: Optional[str] = None
     ) -> list[Any]:
-        """Remove and return up to `n_values` items, waiting for the first at most `timeout` seconds."""
-        _missing("get_many")
+        """Remove and return up to `n_values` items, waiting for the first one.
 
-    def put(
+        Args:
+            n_values: how many at most, 1 or more.
+            block: wait for an item; False: return none when there are none, whatever the timeout.
+            timeout: seconds to wait at most; None: for ever.
+            partition: the partition; None: the default one.
+
+        Raises:
+            queue.Empty: `timeout` passed.
+        """
+        if isinstance(n_values, bool) or not isinstance(n_values, int) or n_values < 1:
+            raise InvalidError(f"Queue.get_many takes a number of items of 1 or more, not {n_values!r}.")
+        found = await on_loop(self._get(_partition(partition), n_values, _wait(block, timeout)))
+        if block and not found:
+            raise queue.Empty
+        return [_loads(value) for value in found]
+
+    async def _get(self, partition: str, count: int, wait: Optional[float]) -> list[bytes]:
+        from .._wire.messages.queue import PARTITION_ITEMS, QUEUE_GET, QueueGet
+
+        rpc, queue_id = await self._bind()
+        deadline = None if wait is None else time.monotonic() + wait
+        found: list[bytes] = []
+        while True:
+            request = QueueGet(queue_id, partition, min(count - len(found), PARTITION_ITEMS), wait)
+            reply, body = await rpc.unary(QUEUE_GET, request)
+            found += _cut(reply.sizes, body)
+            if found and not (reply.more and len(found) < count):
+                return found
+            if found:
+                wait = 0.0  # the rest of what was there
+                if not reply.sizes:
+                    return found
+            elif wait == 0.0:
+                return found
+            elif deadline is not None:
+                wait = deadline - time.monotonic()
+                if wait <= 0:
+                    return found
+
+    @in_caller
+    async def put(
         self,
         v: Any,
         block: bool = True,
@@ -85,10 +198,24 @@ class Queue(Object):
         partition: Optional[str] = None,
         partition_ttl: int = 24 * 3600,
     ) -> None:
-        """Add an item at the end; the partition expires `partition_ttl` seconds later."""
-        _missing("put")
+        """Add an item at the end.
 
-    def put_many(
+        Args:
+            v: the item.
+            block: wait for room when the partition is full; False: do not, whatever the timeout.
+            timeout: seconds to wait at most; None: for ever.
+            partition: the partition; None: the default one.
+            partition_ttl: seconds from now on after which the partition is cleared, unless more is put; at most 7 days.
+
+        Raises:
+            queue.Full: there was no room, in time.
+            RequestSizeError: the item has more than 256 KiB pickled.
+            SerializationError: it cannot be pickled.
+        """
+        await on_loop(self._put([_dumps(v)], _partition(partition), partition_ttl, _wait(block, timeout)))
+
+    @in_caller
+    async def put_many(
         self,
         vs: list[Any],
         block: bool = True,
@@ -97,17 +224,168 @@ class Queue(Object):
         partition: Optional[str] = None,
         partition_ttl: int = 24 * 3600,
     ) -> None:
-        """Add items at the end; the partition expires `partition_ttl` seconds later."""
-        _missing("put_many")
+        """Add items at the end: all of them or none, one after the other without others between them.
 
-    def len(self, *, partition: Optional[str] = None, total: bool = False) -> int:
-        """Return the number of items of a partition, or of all."""
-        _missing("len")
+        Items of more than 12 MiB together are added in parts of that size.
 
-    def iterate(self, *, partition: Optional[str] = None, item_poll_timeout: float = 0.0) -> Iterator[Any]:
-        """Iterate over the items without removing them, waiting for more at most `item_poll_timeout` seconds."""
-        _missing("iterate")
+        Args:
+            vs: the items, up to 5,000.
+            block: wait until there is room for them; False: do not, whatever the timeout.
+            timeout: seconds to wait at most; None: for ever.
+            partition: the partition; None: the default one.
+            partition_ttl: seconds from now on after which the partition is cleared, unless more is put; at most 7 days.
+
+        Raises:
+            queue.Full: there was no room, in time.
+            InvalidError: there are more than a partition holds.
+            RequestSizeError: an item has more than 256 KiB pickled.
+            SerializationError: one cannot be pickled.
+        """
+        from .._wire.messages.queue import PARTITION_ITEMS
+
+        values = [_dumps(value) for value in vs]
+        if len(values) > PARTITION_ITEMS:
+            raise InvalidError(f"A partition holds {PARTITION_ITEMS} items; {len(values)} never fit.")
+        if values:
+            await on_loop(self._put(values, _partition(partition), partition_ttl, _wait(block, timeout)))
+
+    async def _put(self, values: list[bytes], partition: str, ttl: float, wait: Optional[float]) -> None:
+        from .._wire.messages.queue import QUEUE_PUT, QueuePut
+
+        _check_ttl(ttl)
+        rpc, queue_id = await self._bind()
+        deadline = None if wait is None else time.monotonic() + wait
+        for part in _parts(values):
+            left = None if deadline is None else max(0.0, deadline - time.monotonic())
+            request = QueuePut(queue_id, partition, [len(value) for value in part], float(ttl), left)
+            reply, _ = await rpc.unary(QUEUE_PUT, request, b"".join(part))
+            if not reply.accepted:
+                raise queue.Full
+
+    @in_caller
+    async def len(self, *, partition: Optional[str] = None, total: bool = False) -> int:
+        """Return the number of items of a partition, or of all.
+
+        Raises:
+            InvalidError: both were given.
+        """
+        key = _partition(partition)
+        if partition is not None and total:
+            raise InvalidError("Queue.len takes a partition or total=True, not both.")
+        return await on_loop(self._len(key, bool(total)))
+
+    async def _len(self, partition: str, every: bool) -> int:
+        from .._wire.messages.queue import QUEUE_LEN, QueueSelect
+
+        rpc, queue_id = await self._bind()
+        reply, _ = await rpc.unary(QUEUE_LEN, QueueSelect(queue_id, partition, every))
+        return reply.items
+
+    @generator_in_caller(_NOT_CONSUMED)
+    async def iterate(
+        self, *, partition: Optional[str] = None, item_poll_timeout: float = 0.0
+    ) -> AsyncGenerator[Any, None]:
+        """Iterate over the items without removing them, with `for` or `async for`.
+
+        Args:
+            partition: the partition; None: the default one.
+            item_poll_timeout: seconds to wait for another item after the last one.
+        """
+        scan = _Scan(self, _partition(partition), _wait(True, item_poll_timeout) or 0.0)
+        try:
+            while items := await on_loop(scan.next()):
+                for item in items:
+                    yield _loads(item)
+        finally:
+            await on_loop(scan.close())
 
 
-def _missing(method: str) -> NoReturn:
-    not_built_yet(f"modal.Queue.{method}")
+class _Scan:
+    """The items of a partition, part by part; its methods run on the loop."""
+
+    def __init__(self, queue: Queue, partition: str, wait: float) -> None:
+        self._queue = queue
+        self._partition = partition
+        self._wait = wait
+        self._stack: Optional[AsyncExitStack] = None
+        self._stream: Any = None
+
+    async def next(self) -> list[bytes]:
+        """The next items; none at the end."""
+        if self._stack is None:
+            from .._wire.messages.queue import QUEUE_SCAN, QueueScan
+
+            rpc, queue_id = await self._queue._bind()
+            self._stack = AsyncExitStack()
+            opened = rpc.stream(QUEUE_SCAN, QueueScan(queue_id, self._partition, self._wait))
+            self._stream = await self._stack.enter_async_context(opened)
+        async for part, body in self._stream:
+            return _cut(part.sizes, body)
+        return []
+
+    async def close(self) -> None:
+        if self._stack is not None:
+            await self._stack.aclose()
+
+
+def _partition(partition: Optional[str]) -> str:
+    Queue.validate_partition_key(partition)
+    return partition or ""
+
+
+def _wait(block: bool, timeout: Optional[float]) -> Optional[float]:
+    """Seconds to wait; None: for ever."""
+    if not block:
+        return 0.0
+    if timeout is None:
+        return None
+    if isinstance(timeout, bool) or not isinstance(timeout, (int, float)) or not 0 <= timeout < 1e9:
+        raise InvalidError(f"A timeout is a number of seconds of 0 or more, not {timeout!r}.")
+    return float(timeout)
+
+
+def _check_ttl(ttl: Any) -> None:
+    from .._wire.messages.queue import TTL_LIMIT
+
+    if isinstance(ttl, bool) or not isinstance(ttl, (int, float)) or not 0 < ttl <= TTL_LIMIT:
+        raise InvalidError(f"partition_ttl must be above 0 and at most {TTL_LIMIT} seconds, not {ttl!r}.")
+
+
+def _dumps(value: Any) -> bytes:
+    from .._serialization import serialize
+    from .._wire.messages.queue import ITEM_LIMIT
+
+    data = serialize(value)
+    if len(data) > ITEM_LIMIT:
+        raise RequestSizeError(
+            f"An item of a Queue may have {ITEM_LIMIT >> 10} KiB pickled; this one has {len(data)} bytes. Put large "
+            "data in a Volume or a Dict and pass where it is."
+        )
+    return data
+
+
+def _loads(data: bytes) -> Any:
+    from .._serialization import deserialize
+
+    return deserialize(data)
+
+
+def _cut(sizes: list[int], body: bytes) -> list[bytes]:
+    items, at = [], 0
+    for size in sizes:
+        items.append(body[at : at + size])
+        at += size
+    return items
+
+
+def _parts(values: list[bytes]) -> list[list[bytes]]:
+    """The values in order, in parts that fit in a message."""
+    parts: list[list[bytes]] = [[]]
+    size = 0
+    for value in values:
+        if size + len(value) > _BATCH_BYTES and parts[-1]:
+            parts.append([])
+            size = 0
+        parts[-1].append(value)
+        size += len(value)
+    return parts

@@ -21,6 +21,8 @@ _REAL = {
     "container": LazyCommand("Look into running containers.", "modal.cli.container", "container_group"),
     "config": LazyCommand("Show and change the configuration of this machine's client.", "modal.cli.config", "config"),
     "environment": LazyCommand("Manage environments.", "modal.cli.environment", "environment_group"),
+    "dict": LazyCommand("Manage dicts.", "modal.cli.dict", "dict_group"),
+    "queue": LazyCommand("Manage queues.", "modal.cli.queue", "queue_group"),
     "profile": LazyCommand("Switch between profiles of the configuration.", "modal.cli.profile", "profile_group"),
 }
 _LATER = {
@@ -28,10 +30,8 @@ _LATER = {
     "shell": "Open a shell or run a command in a container.",
     "setup": "Set up this machine's client.",
     "launch": "Start a notebook or an editor in a container.",
-    "dict": "Manage dicts.",
     "nfs": "Manage network file systems.",
     "secret": "Manage secrets.",
-    "queue": "Manage queues.",
     "volume": "Manage volumes.",
     "token": "Manage tokens.",
 }

@@ -1,0 +1,274 @@
+"""RPC: dicts. What they hold is in memory, except for large values; every change is in the store before its reply."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+from intermodal.blobs.interface import BlobStore
+from intermodal.control.blob_service import check_digest
+from intermodal.control.named_service import NamedService
+from intermodal.control.rpc import Context, Dispatcher, ServerStream
+from intermodal.control.rpc_replies import kept_reply
+from intermodal.store.entries import DictWrite, StoredEntry
+from intermodal.store.interface import Store
+from modal._wire.messages.blob import BlobRef
+from modal._wire.messages.common import Empty
+from modal._wire.messages.dict import (
+    DICT_CLEAR,
+    DICT_CONTAINS,
+    DICT_GET,
+    DICT_LEN,
+    DICT_POP,
+    DICT_PUT,
+    DICT_SCAN,
+    KEY_LIMIT,
+    VALUE_LIMIT,
+    DictEntry,
+    DictFound,
+    DictLength,
+    DictPart,
+    DictPut,
+    DictRef,
+    DictScan,
+    DictValue,
+)
+from modal._wire.messages.named import ObjectKind
+from modal.exception import InvalidError, NotFoundError, RequestSizeError
+
+_TTL = 30 * 24 * 3600.0  # seconds an entry lives from when it was last put
+RESIDENT = 8 * 1024  #: bytes of a value that stays in memory
+_PART_ENTRIES, _PART_BYTES = 1000, 1024 * 1024  # of a scan
+_IDLE = 3600.0  # seconds after which an unused dict leaves the memory
+
+
+@dataclass(slots=True)
+class _Dict:
+    """A dict in memory."""
+
+    entries: dict[bytes, StoredEntry] = field(default_factory=dict)
+    used_at: float = 0.0
+
+
+class DictService:
+    """Serves dicts.
+
+    Args:
+        now: the clock, in seconds since the epoch.
+    """
+
+    def __init__(self, store: Store, named: NamedService, blobs: BlobStore, now: Callable[[], float]) -> None:
+        self._store = store
+        self._named = named
+        self._blobs = blobs
+        self._now = now
+        self._dicts: dict[str, _Dict] = {}
+        self._loading: dict[str, asyncio.Task[_Dict]] = {}
+        named.holders[ObjectKind.DICT] = self
+
+    def register(self, dispatcher: Dispatcher) -> None:
+        dispatcher.register(DICT_GET, self.get)
+        dispatcher.register(DICT_CONTAINS, self.contains)
+        dispatcher.register(DICT_PUT, self.put)
+        dispatcher.register(DICT_POP, self.pop)
+        dispatcher.register(DICT_CLEAR, self.clear)
+        dispatcher.register(DICT_LEN, self.len)
+        dispatcher.register(DICT_SCAN, self.scan)
+
+    # -- requests ----------------------------------------------------------------------------------------------
+
+    def get(self, ctx: Context, request: DictRef, body: bytes) -> Any:
+        found = self._find(ctx, request.dict_id)
+        if found is None:
+            return self._again(self.get, ctx, request, body)
+        entry = self._live(found, body)
+        if entry is None:
+            return DictValue(False)
+        if entry.value is not None:
+            return DictValue(True), entry.value
+        if entry.blob_digest:
+            return DictValue(True, BlobRef(entry.blob_digest, entry.blob_size))
+        return self._get_stored(request.dict_id, found, entry)
+
+    async def _get_stored(self, dict_id: str, found: _Dict, entry: StoredEntry) -> tuple[DictValue, bytes]:
+        value = await self._store.dict_value(dict_id, entry.key)
+        if value is None:  # removed meanwhile
+            return DictValue(False), b""
+        return DictValue(True), value
+
+    def contains(self, ctx: Context, request: DictRef, body: bytes) -> Any:
+        found = self._find(ctx, request.dict_id)
+        if found is None:
+            return self._again(self.contains, ctx, request, body)
+        return DictFound(self._live(found, body) is not None)
+
+    def len(self, ctx: Context, request: DictRef, body: bytes) -> Any:
+        found = self._find(ctx, request.dict_id)
+        if found is None:
+            return self._again(self.len, ctx, request, body)
+        return DictLength(len(found.entries))
+
+    def put(self, ctx: Context, request: DictPut, body: bytes) -> Any:
+        found = self._find(ctx, request.dict_id)
+        if found is None:
+            return self._again(self.put, ctx, request, body)
+        entries = self._cut(request.entries, body)
+        self._store.write_now([DictWrite(request.dict_id, puts=entries)], kept_reply(ctx, DICT_PUT, Empty()))
+        found.entries.update((entry.key, entry) for entry in entries)
+        large = [entry for entry in entries if entry.value is not None and len(entry.value) > RESIDENT]
+        if large:
+            self._drop_when_stored(large)
+        return Empty()
+
+    def pop(self, ctx: Context, request: DictRef, body: bytes) -> Any:
+        found = self._find(ctx, request.dict_id)
+        if found is None:
+            return self._again(self.pop, ctx, request, body)
+        entry = self._live(found, body)
+        if entry is not None and entry.value is None and not entry.blob_digest:
+            return self._pop_stored(ctx, request, found, entry)
+        return self._pop(ctx, request, found, entry, entry.value if entry is not None else None)
+
+    async def _pop_stored(self, ctx: Context, request: DictRef, found: _Dict, entry: StoredEntry) -> Any:
+        value = await self._store.dict_value(request.dict_id, entry.key)
+        if self._live(found, entry.key) is not entry:  # somebody else was quicker
+            again = self.pop(ctx, request, entry.key)
+            return await again if asyncio.iscoroutine(again) else again
+        return self._pop(ctx, request, found, entry, value)
+
+    def _pop(
+        self, ctx: Context, request: DictRef, found: _Dict, entry: StoredEntry | None, value: bytes | None
+    ) -> tuple[DictValue, bytes]:
+        if entry is None:
+            return DictValue(False), b""
+        blob = BlobRef(entry.blob_digest, entry.blob_size) if entry.blob_digest else None
+        reply, body = DictValue(True, blob), value or b""
+        change = DictWrite(request.dict_id, removed=[entry.key])
+        self._store.write_now([change], kept_reply(ctx, DICT_POP, reply, body))
+        del found.entries[entry.key]
+        return reply, body
+
+    def clear(self, ctx: Context, request: DictRef, body: bytes) -> Any:
+        found = self._find(ctx, request.dict_id)
+        if found is None:
+            return self._again(self.clear, ctx, request, body)
+        self._store.write_now([DictWrite(request.dict_id, cleared=True)], kept_reply(ctx, DICT_CLEAR, Empty()))
+        found.entries = {}
+        return Empty()
+
+    async def scan(self, ctx: Context, request: DictScan, body: bytes, stream: ServerStream[Any, Any]) -> None:
+        self._named.require_object(ctx, ObjectKind.DICT, request.dict_id)
+        found = await self._load(request.dict_id)
+        part: list[DictEntry] = []
+        data: list[bytes] = []
+        size = 0
+        for key in list(found.entries):
+            entry = self._live(found, key)
+            if entry is None:
+                continue
+            blob, value = None, b""
+            if request.values:
+                blob = BlobRef(entry.blob_digest, entry.blob_size) if entry.blob_digest else None
+                stored = entry.value if entry.value is not None else None
+                if stored is None and blob is None:
+                    stored = await self._store.dict_value(request.dict_id, key)
+                    if stored is None:  # removed meanwhile
+                        continue
+                value = stored or b""
+            part.append(DictEntry(len(key) if request.keys else 0, len(value), blob))
+            data += [key, value] if request.keys else [value]
+            size += len(key) + len(value)
+            if len(part) >= _PART_ENTRIES or size >= _PART_BYTES:
+                await stream.send(DictPart(part), b"".join(data))
+                part, data, size = [], [], 0
+        if part:
+            await stream.send(DictPart(part), b"".join(data))
+
+    # -- life --------------------------------------------------------------------------------------------------
+
+    def deleted(self, object_id: str) -> None:
+        self._dicts.pop(object_id, None)
+
+    async def expire(self) -> None:
+        """Delete entries that are too old; let go of dicts that nobody uses. Raises StoreError."""
+        now = self._now()
+        await self._store.expire_entries(now)
+        for dict_id, one in list(self._dicts.items()):
+            for key in [key for key, entry in one.entries.items() if entry.expires_at <= now]:
+                del one.entries[key]
+            if one.used_at < now - _IDLE:
+                del self._dicts[dict_id]
+
+    def _find(self, ctx: Context, dict_id: str) -> _Dict | None:
+        """The dict, if it is in memory. Raises `NotFoundError` and `AuthError`."""
+        self._named.require_object(ctx, ObjectKind.DICT, dict_id)
+        found = self._dicts.get(dict_id)
+        if found is not None:
+            found.used_at = self._now()
+        return found
+
+    async def _again(
+        self, handler: Callable[[Context, Any, bytes], Any], ctx: Context, request: Any, body: bytes
+    ) -> Any:
+        await self._load(request.dict_id)
+        result = handler(ctx, request, body)
+        return await result if asyncio.iscoroutine(result) else result
+
+    async def _load(self, dict_id: str) -> _Dict:
+        found = self._dicts.get(dict_id)
+        if found is None:
+            task = self._loading.get(dict_id)
+            if task is None:
+                task = self._loading[dict_id] = asyncio.create_task(self._read(dict_id))
+                task.add_done_callback(lambda _: self._loading.pop(dict_id, None))
+            found = await asyncio.shield(task)
+        return found
+
+    async def _read(self, dict_id: str) -> _Dict:
+        entries = await self._store.dict_entries(dict_id, RESIDENT)
+        if not self._named.exists(dict_id):
+            raise NotFoundError(f"The dict {dict_id} was deleted.")
+        found = self._dicts[dict_id] = _Dict({entry.key: entry for entry in entries}, self._now())
+        return found
+
+    def _live(self, found: _Dict, key: bytes) -> StoredEntry | None:
+        entry = found.entries.get(key)
+        return entry if entry is not None and entry.expires_at > self._now() else None
+
+    def _cut(self, records: list[DictEntry], body: bytes) -> list[StoredEntry]:
+        """The entries of a put. Raises `InvalidError`, `RequestSizeError`, and `NotFoundError` for a missing blob."""
+        expires_at = self._now() + _TTL
+        entries, at = [], 0
+        for record in records:
+            if not 0 < record.key <= KEY_LIMIT or record.value < 0 or (record.blob is not None and record.value):
+                raise InvalidError("A dict's key or value has an impossible size.")
+            key = body[at : at + record.key]
+            value = body[at + record.key : at + record.key + record.value] if record.blob is None else None
+            at += record.key + record.value
+            digest, size = "", 0
+            if record.blob is not None:
+                digest, size = record.blob.digest, record.blob.size
+                check_digest(digest)
+                if not 0 <= size <= VALUE_LIMIT:
+                    raise RequestSizeError(
+                        f"A dict's value may have {VALUE_LIMIT >> 20} MiB; this one has {size} bytes."
+                    )
+                if not self._blobs.has(digest):
+                    raise NotFoundError("The value was not uploaded.")
+            entries.append(StoredEntry(key, value, expires_at, digest, size))
+        if at != len(body):
+            raise InvalidError("A dict's keys and values do not add up to what was sent.")
+        return entries
+
+    def _drop_when_stored(self, entries: list[StoredEntry]) -> None:
+        """Large values leave the memory once the store can give them back."""
+        stored = asyncio.ensure_future(self._store.write([]))
+
+        def drop(done: asyncio.Future[None]) -> None:
+            if not done.cancelled() and done.exception() is None:
+                for entry in entries:
+                    entry.value = None
+
+        stored.add_done_callback(drop)

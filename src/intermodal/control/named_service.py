@@ -1,0 +1,179 @@
+"""RPC: named and ephemeral objects, whatever they hold."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import Callable, Iterable
+from dataclasses import replace
+from typing import Protocol
+
+from intermodal.control.access import require_own_environment
+from intermodal.control.environments import Environment, Environments
+from intermodal.control.rpc import LOCAL, Context, Dispatcher, Principal
+from intermodal.model.ids import new_id
+from intermodal.model.names import check_name
+from intermodal.store.entries import NamedRecord
+from intermodal.store.interface import Store
+from modal._wire.messages.common import Empty
+from modal._wire.messages.named import (
+    EPHEMERAL_CREATE,
+    EPHEMERAL_RELEASE,
+    NAMED_DELETE,
+    NAMED_GET,
+    NAMED_LIST,
+    EphemeralCreate,
+    EphemeralRelease,
+    NamedDelete,
+    NamedGet,
+    NamedHandle,
+    NamedInfo,
+    NamedList,
+    NamedListed,
+    ObjectKind,
+)
+from modal.exception import InvalidError, NotFoundError
+
+_PREFIXES = {ObjectKind.DICT: "di", ObjectKind.QUEUE: "qu"}
+
+
+class Holder(Protocol):
+    """What keeps the content of one kind of object."""
+
+    def deleted(self, object_id: str) -> None:
+        """The object is gone: forget its content and tell who waits for it."""
+
+
+class NamedService:
+    """Every named and ephemeral object by id, and by kind, environment and name.
+
+    Args:
+        now: the clock, in seconds since the epoch.
+    """
+
+    def __init__(self, store: Store, environments: Environments, rng: random.Random, now: Callable[[], float]) -> None:
+        self._store = store
+        self._environments = environments
+        self._rng = rng
+        self._now = now
+        self._by_id: dict[str, NamedRecord] = {}
+        self._by_name: dict[tuple[str, str, str], NamedRecord] = {}
+        self._present: set[str] = set()  # sessions
+        self.holders: dict[ObjectKind, Holder] = {}
+
+    def register(self, dispatcher: Dispatcher) -> None:
+        dispatcher.register(NAMED_GET, self.get)
+        dispatcher.register(NAMED_DELETE, self.delete)
+        dispatcher.register(NAMED_LIST, self.list)
+        dispatcher.register(EPHEMERAL_CREATE, self.create_ephemeral)
+        dispatcher.register(EPHEMERAL_RELEASE, self.release)
+        dispatcher.session_opened.append(self.session_opened)
+        dispatcher.session_closed.append(self.session_closed)
+
+    def restore(self, records: Iterable[NamedRecord], grace: float) -> None:
+        """Take what was stored. Clients of ephemeral objects have `grace` seconds to come back."""
+        for record in records:
+            self._add(record)
+        owners = {record.session_id for record in self._by_id.values() if record.session_id}
+
+        def check() -> None:
+            for session_id in owners - self._present:
+                self.session_closed(session_id, LOCAL)
+
+        if owners:
+            asyncio.get_running_loop().call_later(grace, check)
+
+    def require_object(self, ctx: Context, kind: ObjectKind, object_id: str) -> NamedRecord:
+        """The record of an object that the caller may use.
+
+        Raises:
+            NotFoundError: there is no such object of this kind.
+            AuthError: the caller is a container of another environment.
+        """
+        record = self._by_id.get(object_id)
+        if record is None or record.kind != kind.value:
+            raise NotFoundError(f"There is no {kind.value} {object_id[:60]!r}; it was deleted, or never existed.")
+        require_own_environment(ctx, record.environment_id)
+        return record
+
+    def exists(self, object_id: str) -> bool:
+        return object_id in self._by_id
+
+    # -- requests ----------------------------------------------------------------------------------------------
+
+    def get(self, ctx: Context, request: NamedGet, body: bytes) -> NamedHandle:
+        environment = self._environments.meant_by(ctx, request.environment)
+        check_name(f"a {request.kind.value}", request.name)
+        record = self._by_name.get((request.kind.value, environment.environment_id, request.name))
+        if record is not None:
+            return NamedHandle(record.object_id)
+        if not request.create_if_missing:
+            raise NotFoundError(
+                f"There is no {request.kind.value} {request.name!r} in the environment {environment.name!r}. "
+                f"Make it with `modal {request.kind.value} create {request.name}`, or with create_if_missing=True."
+            )
+        return NamedHandle(self._create(request.kind, environment, request.name, "").object_id, True)
+
+    def delete(self, ctx: Context, request: NamedDelete, body: bytes) -> Empty:
+        environment = self._environments.meant_by(ctx, request.environment)
+        record = self._by_name.get((request.kind.value, environment.environment_id, request.name))
+        if record is None:
+            raise NotFoundError(
+                f"There is no {request.kind.value} {request.name!r} in the environment {environment.name!r}."
+            )
+        self._delete(record)
+        return Empty()
+
+    def list(self, ctx: Context, request: NamedList, body: bytes) -> NamedListed:
+        environment = self._environments.meant_by(ctx, request.environment)
+        at = (request.kind.value, environment.environment_id)
+        found = sorted((record for key, record in self._by_name.items() if key[:2] == at), key=lambda one: one.name)
+        return NamedListed([NamedInfo(one.name, one.object_id, one.created_at) for one in found])
+
+    def create_ephemeral(self, ctx: Context, request: EphemeralCreate, body: bytes) -> NamedHandle:
+        environment = self._environments.meant_by(ctx, request.environment)
+        return NamedHandle(self._create(request.kind, environment, "", ctx.session_id).object_id, True)
+
+    def release(self, ctx: Context, request: EphemeralRelease, body: bytes) -> Empty:
+        record = self._by_id.get(request.object_id)
+        if record is not None:
+            require_own_environment(ctx, record.environment_id)
+            if record.name:
+                raise InvalidError(f"The {record.kind} {record.name!r} is not ephemeral; delete it by its name.")
+            self._delete(record)
+        return Empty()
+
+    # -- life --------------------------------------------------------------------------------------------------
+
+    def session_opened(self, session_id: str, principal: Principal) -> None:
+        """A client is connected."""
+        self._present.add(session_id)
+
+    def session_closed(self, session_id: str, principal: Principal) -> None:
+        """A client is gone for good: so are its ephemeral objects."""
+        self._present.discard(session_id)
+        for record in [one for one in self._by_id.values() if one.session_id == session_id]:
+            self._delete(record)
+
+    def environment_removed(self, environment: Environment) -> None:
+        """All that was in it is deleted."""
+        for record in [one for one in self._by_id.values() if one.environment_id == environment.environment_id]:
+            self._delete(record)
+
+    def _create(self, kind: ObjectKind, environment: Environment, name: str, session_id: str) -> NamedRecord:
+        object_id = new_id(_PREFIXES[kind], self._rng)
+        record = NamedRecord(object_id, kind.value, environment.environment_id, name, session_id, self._now())
+        self._store.write_now([record])
+        self._add(record)
+        return record
+
+    def _add(self, record: NamedRecord) -> None:
+        self._by_id[record.object_id] = record
+        if record.name:
+            self._by_name[record.kind, record.environment_id, record.name] = record
+
+    def _delete(self, record: NamedRecord) -> None:
+        self._store.write_now([replace(record, deleted=True)])
+        del self._by_id[record.object_id]
+        self._by_name.pop((record.kind, record.environment_id, record.name), None)
+        self.holders[ObjectKind(record.kind)].deleted(record.object_id)

@@ -1,0 +1,481 @@
+"""RPC: queues. Items are in memory, except for large ones; every change is in the store before its reply."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+from intermodal.control.named_service import NamedService
+from intermodal.control.rpc import Context, Dispatcher, Principal, ServerStream
+from intermodal.control.rpc_replies import kept_reply
+from intermodal.machines.queue import Item, QueueState
+from intermodal.store.entries import QueueWrite, StoredItem
+from intermodal.store.interface import Store
+from modal._wire.messages.common import Empty
+from modal._wire.messages.named import ObjectKind
+from modal._wire.messages.queue import (
+    ITEM_LIMIT,
+    PARTITION_ITEMS,
+    QUEUE_CLEAR,
+    QUEUE_GET,
+    QUEUE_LEN,
+    QUEUE_PUT,
+    QUEUE_SCAN,
+    TTL_LIMIT,
+    QueueGet,
+    QueueItems,
+    QueueLength,
+    QueuePut,
+    QueuePutDone,
+    QueueScan,
+    QueueSelect,
+)
+from modal.exception import InvalidError, NotFoundError, RequestSizeError
+
+RESIDENT = 8 * 1024  #: bytes of an item that stays in memory
+_PARTITION_BYTES = 64
+_REPLY_BYTES = 8 * 1024 * 1024  # of items given at a time; the rest stays for the next one
+_SCAN_ITEMS = 200
+_IDLE = 3600.0  # seconds after which an unused queue leaves the memory
+_RECHECK = 0.25  # seconds until an item that nobody can be given now is offered again
+
+
+@dataclass(slots=True, eq=False)
+class _Waiter:
+    """A request that waits: for items, or for room."""
+
+    ctx: Context
+    request: Any
+    done: asyncio.Future[Any]
+
+
+@dataclass(slots=True)
+class _Line:
+    """Who waits at one partition."""
+
+    getters: deque[_Waiter] = field(default_factory=deque)
+    putters: deque[tuple[_Waiter, list[bytes]]] = field(default_factory=deque)
+    followers: set[asyncio.Event] = field(default_factory=set)
+
+
+@dataclass(slots=True)
+class _Queue:
+    """A queue in memory."""
+
+    queue_id: str
+    state: QueueState
+    used_at: float
+    lines: dict[str, _Line] = field(default_factory=dict)
+
+    def line(self, partition: str) -> _Line:
+        return self.lines.setdefault(partition, _Line())
+
+
+class QueueService:
+    """Serves queues.
+
+    Args:
+        is_connected: whether a client session has a connection now: only then items are given to it.
+        now: the clock, in seconds since the epoch.
+    """
+
+    def __init__(
+        self, store: Store, named: NamedService, is_connected: Callable[[Context], bool], now: Callable[[], float]
+    ) -> None:
+        self._store = store
+        self._named = named
+        self._is_connected = is_connected
+        self._now = now
+        self._queues: dict[str, _Queue] = {}
+        self._loading: dict[str, asyncio.Task[_Queue]] = {}
+        self._tasks: set[asyncio.Future[Any]] = set()
+        named.holders[ObjectKind.QUEUE] = self
+
+    def register(self, dispatcher: Dispatcher) -> None:
+        dispatcher.register(QUEUE_PUT, self.put)
+        dispatcher.register(QUEUE_GET, self.get)
+        dispatcher.register(QUEUE_SCAN, self.scan)
+        dispatcher.register(QUEUE_LEN, self.len)
+        dispatcher.register(QUEUE_CLEAR, self.clear)
+        dispatcher.session_closed.append(self.session_closed)
+
+    # -- requests ----------------------------------------------------------------------------------------------
+
+    def put(self, ctx: Context, request: QueuePut, body: bytes) -> Any:
+        queue = self._find(ctx, request.queue_id, request.partition)
+        if queue is None:
+            return self._again(self.put, ctx, request, body)
+        values = _cut(request, body)
+        line = queue.lines.get(request.partition)
+        if not (line is not None and line.putters) and self._has_room(queue, request):
+            self._put(queue, ctx, request, values)
+            return QueuePutDone(True)
+        if request.wait is not None and request.wait <= 0:
+            return QueuePutDone(False)
+        waiter = _Waiter(ctx, request, asyncio.get_running_loop().create_future())
+        entry = (waiter, values)
+        queue.line(request.partition).putters.append(entry)
+        self._park(queue, waiter, QueuePutDone(False), lambda line: line.putters.remove(entry))
+        self._await_expiry(queue, waiter)
+        return waiter.done
+
+    def _has_room(self, queue: _Queue, request: QueuePut) -> bool:
+        if queue.state.has_room(request.partition, len(request.sizes)):
+            return True
+        self._expire(queue)
+        return queue.state.has_room(request.partition, len(request.sizes))
+
+    def _put(self, queue: _Queue, ctx: Context, request: QueuePut, values: list[bytes]) -> None:
+        """Put values that there is room for. Raises StoreError, with nothing changed."""
+        partition, before = request.partition, queue.state.expires_at(request.partition)
+        expires_at = self._now() + request.ttl
+        items = queue.state.put(partition, values, expires_at)
+        puts = [StoredItem(partition, item.number, item.value, expires_at) for item in items]
+        try:
+            self._store.write_now(
+                [QueueWrite(queue.queue_id, puts=puts)], kept_reply(ctx, QUEUE_PUT, QueuePutDone(True))
+            )
+        except BaseException:
+            queue.state.undo_put(partition, len(values), before)
+            raise
+        large = [item for item in items if item.size > RESIDENT]
+        if large:
+            self._drop_when_stored(large)
+        line = queue.lines.get(partition)
+        if line is not None:
+            for follower in line.followers:
+                follower.set()
+            self._offer(queue, partition)
+
+    def get(self, ctx: Context, request: QueueGet, body: bytes) -> Any:
+        queue = self._find(ctx, request.queue_id, request.partition)
+        if queue is None:
+            return self._again(self.get, ctx, request, body)
+        if not 1 <= request.count <= PARTITION_ITEMS:
+            raise InvalidError(f"A get takes 1 to {PARTITION_ITEMS} items of a queue, not {request.count}.")
+        if queue.state.length(request.partition):
+            waiter = _Waiter(ctx, request, asyncio.get_running_loop().create_future())
+            self._give(queue, waiter)
+            return waiter.done
+        if request.wait is not None and request.wait <= 0:
+            return QueueItems()
+        waiter = _Waiter(ctx, request, asyncio.get_running_loop().create_future())
+        queue.line(request.partition).getters.append(waiter)
+        self._park(queue, waiter, QueueItems(), lambda line: line.getters.remove(waiter))
+        return waiter.done
+
+    async def scan(self, ctx: Context, request: QueueScan, body: bytes, stream: ServerStream[Any, Any]) -> None:
+        self._check(ctx, request.queue_id, request.partition)
+        queue = await self._load(request.queue_id)
+        arrived, last = asyncio.Event(), request.after
+        line = queue.line(request.partition)
+        line.followers.add(arrived)
+        try:
+            while True:
+                self._fresh(queue, request.partition)
+                arrived.clear()
+                items = queue.state.after(request.partition, last, _SCAN_ITEMS)
+                if items:
+                    last = items[-1].number
+                    await self._send(queue, request.partition, items, stream)
+                    continue
+                try:
+                    await asyncio.wait_for(arrived.wait(), request.wait)
+                except asyncio.TimeoutError:
+                    return
+        finally:
+            line.followers.discard(arrived)
+            self._tidy(queue, request.partition)
+
+    async def _send(self, queue: _Queue, partition: str, items: list[Item], stream: ServerStream[Any, Any]) -> None:
+        part: list[bytes] = []
+        size = 0
+        for position, (item, value) in enumerate(zip(items, await self._values(queue, partition, items), strict=True)):
+            if value is not None:  # else it was taken meanwhile
+                part.append(value)
+                size += len(value)
+            if part and (size > _REPLY_BYTES or position == len(items) - 1):
+                await stream.send(QueueItems([len(one) for one in part], last=item.number), b"".join(part))
+                part, size = [], 0
+
+    def len(self, ctx: Context, request: QueueSelect, body: bytes) -> Any:
+        queue = self._find(ctx, request.queue_id, request.partition)
+        if queue is None:
+            return self._again(self.len, ctx, request, body)
+        if not request.every:
+            return QueueLength(queue.state.length(request.partition))
+        self._expire(queue)
+        return QueueLength(queue.state.total())
+
+    def clear(self, ctx: Context, request: QueueSelect, body: bytes) -> Any:
+        queue = self._find(ctx, request.queue_id, request.partition)
+        if queue is None:
+            return self._again(self.clear, ctx, request, body)
+        gone = () if request.every else (request.partition,)
+        change = QueueWrite(queue.queue_id, cleared=gone, cleared_all=request.every)
+        self._store.write_now([change], kept_reply(ctx, QUEUE_CLEAR, Empty()))
+        if request.every:
+            queue.state.clear_all()
+        else:
+            queue.state.clear(request.partition)
+        for partition in list(queue.lines) if request.every else [request.partition]:
+            self._make_room(queue, partition)
+        return Empty()
+
+    # -- giving and waiting ------------------------------------------------------------------------------------
+
+    def _park(self, queue: _Queue, waiter: _Waiter, late: Any, leave: Callable[[_Line], None]) -> None:
+        """Let a request wait in its line, and answer it with `late` when its time is over."""
+        loop = asyncio.get_running_loop()
+        wait, partition = waiter.request.wait, waiter.request.partition
+        timer = loop.call_later(wait, _answer, waiter.done, late) if wait is not None else None
+
+        def left(done: asyncio.Future[Any]) -> None:
+            if timer is not None:
+                timer.cancel()
+            line = queue.lines.get(partition)
+            if line is not None:
+                try:
+                    leave(line)
+                except ValueError:
+                    pass  # it was called up
+                self._tidy(queue, partition)
+
+        waiter.done.add_done_callback(left)
+
+    def _await_expiry(self, queue: _Queue, waiter: _Waiter) -> None:
+        """Room comes when the partition's time is over, too."""
+        partition = waiter.request.partition
+        if waiter.done.done():
+            return
+        self._fresh(queue, partition)
+        due = max(0.0, queue.state.expires_at(partition) - self._now()) + 0.01
+        timer = asyncio.get_running_loop().call_later(due, self._await_expiry, queue, waiter)
+        waiter.done.add_done_callback(lambda _: timer.cancel())
+
+    def _tidy(self, queue: _Queue, partition: str) -> None:
+        line = queue.lines.get(partition)
+        if line is not None and not (line.getters or line.putters or line.followers):
+            del queue.lines[partition]
+
+    def _offer(self, queue: _Queue, partition: str) -> None:
+        """Give what is there to those who wait for it, in their order, as far as they are connected."""
+        line = queue.lines.get(partition)
+        if line is None:
+            return
+        absent: list[_Waiter] = []
+        while line.getters and queue.state.length(partition):
+            waiter = line.getters.popleft()
+            if waiter.done.done():
+                continue
+            if self._is_connected(waiter.ctx):
+                self._give(queue, waiter)
+            else:
+                absent.append(waiter)
+        line.getters.extendleft(reversed(absent))
+        if absent and queue.state.length(partition):
+            asyncio.get_running_loop().call_later(_RECHECK, self._offer, queue, partition)
+
+    def _give(self, queue: _Queue, waiter: _Waiter) -> None:
+        """Take items for a request and answer it."""
+        partition = waiter.request.partition
+        expires_at = queue.state.expires_at(partition)
+        items = queue.state.take(partition, waiter.request.count, _REPLY_BYTES)
+        if all(item.value is not None for item in items):
+            self._deliver(queue, waiter, items, [item.value or b"" for item in items], expires_at)
+        else:
+            self._spawn(self._give_stored(queue, waiter, items, expires_at))
+
+    async def _give_stored(self, queue: _Queue, waiter: _Waiter, items: list[Item], expires_at: float) -> None:
+        partition = waiter.request.partition
+        try:
+            values = await self._values(queue, partition, items)
+            missing = any(value is None for value in values)
+        except Exception as error:
+            queue.state.give_back(partition, items, expires_at)
+            _fail(waiter.done, error)
+            return
+        if missing or queue is not self._queues.get(queue.queue_id):  # cleared or deleted meanwhile
+            _answer(waiter.done, QueueItems())
+        elif waiter.done.done():
+            queue.state.give_back(partition, items, expires_at)
+            self._offer(queue, partition)
+        else:
+            self._deliver(queue, waiter, items, [value or b"" for value in values], expires_at)
+
+    def _deliver(
+        self, queue: _Queue, waiter: _Waiter, items: list[Item], values: list[bytes], expires_at: float
+    ) -> None:
+        partition = waiter.request.partition
+        more = len(items) < waiter.request.count and queue.state.length(partition) > 0
+        reply, body = QueueItems([len(value) for value in values], more), b"".join(values)
+        change = QueueWrite(queue.queue_id, removed=[(partition, item.number) for item in items])
+        try:
+            self._store.write_now([change], kept_reply(waiter.ctx, QUEUE_GET, reply, body))
+        except Exception as error:
+            queue.state.give_back(partition, items, expires_at)
+            _fail(waiter.done, error)
+            return
+        waiter.done.set_result((reply, body))
+        self._make_room(queue, partition)
+
+    def _make_room(self, queue: _Queue, partition: str) -> None:
+        """Let those put who waited for room, in their order."""
+        line = queue.lines.get(partition)
+        while line is not None and line.putters:
+            waiter, values = line.putters[0]
+            if waiter.done.done():
+                line.putters.popleft()
+                continue
+            if not queue.state.has_room(partition, len(values)):
+                return
+            line.putters.popleft()
+            try:
+                self._put(queue, waiter.ctx, waiter.request, values)
+            except Exception as error:
+                _fail(waiter.done, error)
+                continue
+            _answer(waiter.done, QueuePutDone(True))
+
+    async def _values(self, queue: _Queue, partition: str, items: list[Item]) -> list[bytes | None]:
+        """The values of items; None for one that the store no longer has."""
+        absent = [item.number for item in items if item.value is None]
+        known = {item.number: item.value for item in items}
+        stored = await self._store.queue_values(queue.queue_id, partition, absent) if absent else {}
+        return [known[item.number] if known[item.number] is not None else stored.get(item.number) for item in items]
+
+    # -- life --------------------------------------------------------------------------------------------------
+
+    def deleted(self, object_id: str) -> None:
+        queue = self._queues.pop(object_id, None)
+        if queue is None:
+            return
+        queue.state.clear_all()
+        gone = NotFoundError(f"The queue {object_id} was deleted.")
+        for line in list(queue.lines.values()):
+            for waiter in [*line.getters, *(waiter for waiter, _ in line.putters)]:
+                _fail(waiter.done, gone)
+            for follower in line.followers:
+                follower.set()
+
+    def session_closed(self, session_id: str, principal: Principal) -> None:
+        """A client is gone for good: it waits no more."""
+        for queue in self._queues.values():
+            for line in list(queue.lines.values()):
+                for waiter in [*line.getters, *(waiter for waiter, _ in line.putters)]:
+                    if waiter.ctx.session_id == session_id:
+                        waiter.done.cancel()
+
+    async def expire(self) -> None:
+        """Clear partitions whose time is over; let go of queues that nobody uses."""
+        now = self._now()
+        for queue_id, queue in list(self._queues.items()):
+            self._expire(queue)
+            for partition in list(queue.lines):
+                self._make_room(queue, partition)
+            if queue.used_at < now - _IDLE and not queue.lines:
+                del self._queues[queue_id]
+
+    def _expire(self, queue: _Queue) -> None:
+        due = queue.state.expire(self._now())
+        if due:
+            self._store.write([QueueWrite(queue.queue_id, cleared=tuple(due))])
+
+    def _fresh(self, queue: _Queue, partition: str) -> None:
+        """Clear the partition if its time is over."""
+        if 0.0 < queue.state.expires_at(partition) <= self._now():
+            queue.state.clear(partition)
+            self._store.write([QueueWrite(queue.queue_id, cleared=(partition,))])
+            self._make_room(queue, partition)
+
+    def _check(self, ctx: Context, queue_id: str, partition: str) -> None:
+        self._named.require_object(ctx, ObjectKind.QUEUE, queue_id)
+        if len(partition.encode()) > _PARTITION_BYTES or "\0" in partition:
+            raise InvalidError(f"A partition key has 1 to {_PARTITION_BYTES} bytes and no zero byte.")
+
+    def _find(self, ctx: Context, queue_id: str, partition: str) -> _Queue | None:
+        """The queue, if it is in memory. Raises `NotFoundError`, `AuthError` and `InvalidError`."""
+        self._check(ctx, queue_id, partition)
+        queue = self._queues.get(queue_id)
+        if queue is not None:
+            queue.used_at = self._now()
+            self._fresh(queue, partition)
+        return queue
+
+    async def _again(
+        self, handler: Callable[[Context, Any, bytes], Any], ctx: Context, request: Any, body: bytes
+    ) -> Any:
+        await self._load(request.queue_id)
+        result = handler(ctx, request, body)
+        return await result if isinstance(result, Awaitable) else result
+
+    async def _load(self, queue_id: str) -> _Queue:
+        queue = self._queues.get(queue_id)
+        if queue is None:
+            task = self._loading.get(queue_id)
+            if task is None:
+                task = self._loading[queue_id] = asyncio.create_task(self._read(queue_id))
+                task.add_done_callback(lambda _: self._loading.pop(queue_id, None))
+            queue = await asyncio.shield(task)
+        return queue
+
+    async def _read(self, queue_id: str) -> _Queue:
+        items = await self._store.queue_items(queue_id, RESIDENT)
+        if not self._named.exists(queue_id):
+            raise NotFoundError(f"The queue {queue_id} was deleted.")
+        now = self._now()
+        queue = self._queues[queue_id] = _Queue(queue_id, QueueState(int(now * 1_000_000)), now)
+        for item in items:
+            size = RESIDENT + 1 if item.value is None else len(item.value)
+            queue.state.restore(item.partition, Item(item.number, item.value, size), item.expires_at)
+        return queue
+
+    def _drop_when_stored(self, items: list[Item]) -> None:
+        """Large items leave the memory once the store can give them back."""
+
+        async def drop() -> None:
+            await self._store.write([])
+            for item in items:
+                item.value = None
+
+        self._spawn(drop())
+
+    def _spawn(self, work: Any) -> None:
+        task = asyncio.ensure_future(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._ended)
+
+    def _ended(self, task: asyncio.Future[Any]) -> None:
+        self._tasks.discard(task)
+        if not task.cancelled():
+            task.exception()  # of the store, which says it by itself
+
+
+def _cut(request: QueuePut, body: bytes) -> list[bytes]:
+    """The values of a put. Raises `InvalidError` and `RequestSizeError`."""
+    if not 1 <= len(request.sizes) <= PARTITION_ITEMS:
+        raise InvalidError(f"A put adds 1 to {PARTITION_ITEMS} items to a queue, not {len(request.sizes)}.")
+    if not 0 < request.ttl <= TTL_LIMIT:
+        raise InvalidError(f"partition_ttl must be above 0 and at most {TTL_LIMIT} seconds, not {request.ttl:g}.")
+    values, at = [], 0
+    for size in request.sizes:
+        if not 0 <= size <= ITEM_LIMIT:
+            raise RequestSizeError(f"An item of a queue may have {ITEM_LIMIT >> 10} KiB; this one has {size} bytes.")
+        values.append(body[at : at + size])
+        at += size
+    if at != len(body):
+        raise InvalidError("The items do not add up to what was sent.")
+    return values
+
+
+def _answer(done: asyncio.Future[Any], answer: Any) -> None:
+    if not done.done():
+        done.set_result(answer)
+
+
+def _fail(done: asyncio.Future[Any], error: Exception) -> None:
+    if not done.done():
+        done.set_exception(error)

@@ -1,0 +1,66 @@
+"""What dicts and queues hold, as changes and as it is read back.
+
+Changes of one object apply in the order written; applying some of them once more, in order, changes nothing.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+
+@dataclass(frozen=True)
+class NamedRecord:
+    """A dict or a queue. Put again it replaces the one of its id; `deleted`, it and all it holds go."""
+
+    object_id: str
+    kind: str  #: modal._wire.messages.named.ObjectKind value
+    environment_id: str
+    name: str  #: "" for an ephemeral one
+    session_id: str  #: of the client that an ephemeral one belongs to
+    created_at: float
+    deleted: bool = False
+
+
+@dataclass(slots=True)
+class StoredEntry:
+    """An entry of a dict. `value` is None when it is a blob, or was too large to be read along."""
+
+    key: bytes
+    value: bytes | None
+    expires_at: float
+    blob_digest: str = ""
+    blob_size: int = 0
+
+
+@dataclass(frozen=True)
+class DictWrite:
+    """First `cleared`, then `removed`, then `puts`."""
+
+    dict_id: str
+    puts: list[StoredEntry] = field(default_factory=list)
+    removed: list[bytes] = field(default_factory=list)
+    cleared: bool = False
+
+
+@dataclass(slots=True)
+class StoredItem:
+    """An item of a queue. `value` is None when it was too large to be read along."""
+
+    partition: str
+    number: int  #: increasing within the partition
+    value: bytes | None
+    expires_at: float  #: that of the partition since this item was put
+
+
+@dataclass(frozen=True)
+class QueueWrite:
+    """First `cleared`, then `removed`, then `puts`."""
+
+    queue_id: str
+    puts: list[StoredItem] = field(default_factory=list)
+    removed: list[tuple[str, int]] = field(default_factory=list)  #: partition, number
+    cleared: tuple[str, ...] = ()  #: partitions
+    cleared_all: bool = False
+
+
+EntryChange = NamedRecord | DictWrite | QueueWrite

@@ -1,0 +1,123 @@
+"""What dicts and queues share: they have a name in an environment, or live as long as a context."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING, Any, Optional
+
+from .. import _event_loop
+from .._wire.messages.named import ObjectKind
+from ..exception import InvalidError
+from .object import Object
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
+
+    from .._wire.client import RpcClient
+    from .client import Client
+    from .resolver import Resolver
+
+
+class Named(Object):
+    """An object that is found by its name."""
+
+    _kind: ObjectKind
+    _name = ""
+    _environment: Optional[str] = None
+    _create_if_missing = False
+    _client: Optional[Client] = None
+    _rpc: Optional[RpcClient] = None
+    _generation = 0  #: of the event loop that `_rpc` belongs to
+
+    @classmethod
+    def _named(cls, name: str, environment: Optional[str], create_if_missing: bool) -> Self:
+        if not isinstance(name, str) or not name:
+            raise InvalidError(f"{cls.__name__}.from_name takes the name of a {cls._kind.value}, not {name!r}.")
+        obj = cls._new(f"{cls.__name__}.from_name({name!r})")
+        obj._name, obj._environment, obj._create_if_missing = name, environment, bool(create_if_missing)
+        return obj
+
+    @classmethod
+    async def _lookup(cls, obj: Self, client: Optional[Client]) -> Self:
+        await obj._bind(client)
+        return obj
+
+    @classmethod
+    async def _delete(cls, name: str, client: Optional[Client], environment: Optional[str]) -> None:
+        from .._wire.messages.named import NAMED_DELETE, NamedDelete
+
+        rpc = await _connection(client)
+        await rpc.unary(NAMED_DELETE, NamedDelete(cls._kind, name, _environment_name(environment)))
+
+    @classmethod
+    @asynccontextmanager
+    async def _ephemeral(cls, client: Optional[Client], environment: Optional[str]) -> AsyncIterator[Self]:
+        from .._wire.messages.named import EPHEMERAL_CREATE, EPHEMERAL_RELEASE, EphemeralCreate, EphemeralRelease
+
+        rpc = await _connection(client)
+        made, _ = await rpc.unary(EPHEMERAL_CREATE, EphemeralCreate(cls._kind, _environment_name(environment)))
+        obj = cls._new(f"{cls.__name__}.ephemeral()")
+        obj._client, obj._rpc, obj._generation = client, rpc, _event_loop.generation
+        obj._object_id = made.object_id
+        try:
+            yield obj
+        finally:
+            await rpc.unary(EPHEMERAL_RELEASE, EphemeralRelease(made.object_id))
+
+    async def _hydrate(self, client: Optional[Client]) -> None:
+        await self._bind(client)
+
+    async def _load(self, resolver: Resolver) -> str:
+        return await self._find(resolver.client)
+
+    async def _bind(self, client: Optional[Client] = None) -> tuple[RpcClient, str]:
+        """The connection and the id; on the bridge's loop only.
+
+        Raises:
+            NotFoundError: there is no object of that name.
+        """
+        if self._rpc is None or self._generation != _event_loop.generation:
+            self._client = client or self._client
+            self._rpc = await _connection(self._client)
+            self._generation = _event_loop.generation
+        if self._object_id is None:
+            self._object_id = await self._find(self._rpc)
+        return self._rpc, self._object_id
+
+    async def _find(self, rpc: RpcClient) -> str:
+        from .._wire.messages.named import NAMED_GET, NamedGet
+
+        request = NamedGet(self._kind, self._name, _environment_name(self._environment), self._create_if_missing)
+        found, _ = await rpc.unary(NAMED_GET, request)
+        if found.created:
+            await self._created(rpc, found.object_id)
+        return found.object_id
+
+    async def _created(self, rpc: RpcClient, object_id: str) -> None:
+        """It was made just now, by us."""
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # Objects may be passed to functions, and be items of one another: what travels is how to find them.
+        return _revive, (type(self), self._object_id, self._what, self._name, self._environment)
+
+
+def _revive(cls: type[Named], object_id: Optional[str], what: str, name: str, environment: Optional[str]) -> Named:
+    obj = cls._new(what)
+    obj._object_id, obj._name, obj._environment = object_id, name, environment
+    return obj
+
+
+async def _connection(client: Optional[Client]) -> RpcClient:
+    from .client import default_client
+
+    return await (client or default_client())._rpc()
+
+
+def _environment_name(given: Optional[str]) -> str:
+    if given:
+        return given
+    from ..config import config
+
+    name: str = config.get("environment")
+    return name

@@ -1,0 +1,100 @@
+"""`modal queue`: look into queues and change them."""
+
+from __future__ import annotations
+
+import itertools
+from typing import Any, Optional
+
+import click
+
+from .._wire.messages.named import ObjectKind
+from .errors import CliError
+from .lazy import LazyGroup
+from .named import ENV, JSON, YES, confirm, create, show_list
+
+_PARTITION = click.option("-p", "--partition", help="Partition of the queue; the default one if not given.")
+
+
+@click.group("queue", cls=LazyGroup)
+def queue_group() -> None:
+    """Manage queues."""
+
+
+@queue_group.command("create")
+@click.argument("name")
+@ENV
+def create_queue(name: str, env: Optional[str]) -> None:
+    """Make a queue NAME, unless there is one."""
+    create(ObjectKind.QUEUE, name, env)
+
+
+@queue_group.command("list")
+@JSON
+@ENV
+def list_queues(as_json: bool, env: Optional[str]) -> None:
+    """List the queues."""
+    show_list(ObjectKind.QUEUE, env, as_json)
+
+
+@queue_group.command("delete")
+@click.argument("name")
+@YES
+@ENV
+def delete(name: str, yes: bool, env: Optional[str]) -> None:
+    """Delete the queue NAME with its items."""
+    from .._objects.queue import Queue
+
+    _lookup(name, env)
+    confirm(f"Delete the queue {name!r} with all its items?", yes)
+    Queue.delete(name, environment_name=env)
+    click.echo(f"Deleted the queue {name!r}.")
+
+
+@queue_group.command("clear")
+@click.argument("name")
+@_PARTITION
+@click.option("-a", "--all", "every", is_flag=True, help="Clear all partitions.")
+@YES
+@ENV
+def clear(name: str, partition: Optional[str], every: bool, yes: bool, env: Optional[str]) -> None:
+    """Delete the items of a partition of the queue NAME, or of all."""
+    if partition is not None and every:
+        raise CliError("Give --partition or --all, not both.", 2)
+    found = _lookup(name, env)
+    what = "all partitions" if every else f"the partition {partition!r}" if partition else "the default partition"
+    confirm(f"Delete the items in {what} of the queue {name!r}?", yes)
+    found.clear(partition=partition, all=every)
+    click.echo(f"Cleared {what} of the queue {name!r}.")
+
+
+@queue_group.command("peek")
+@click.argument("name")
+@click.argument("n", type=click.IntRange(min=1), default=1)
+@_PARTITION
+@ENV
+def peek(name: str, n: int, partition: Optional[str], env: Optional[str]) -> None:
+    """Print the next N items of the queue NAME (default: 1) and leave them there."""
+    stream = _lookup(name, env).iterate(partition=partition)
+    try:
+        for item in itertools.islice(stream, n):
+            click.echo(str(item))
+    finally:
+        stream.close()
+
+
+@queue_group.command("len")
+@click.argument("name")
+@_PARTITION
+@click.option("-t", "--total", is_flag=True, help="Count the items of all partitions.")
+@ENV
+def length(name: str, partition: Optional[str], total: bool, env: Optional[str]) -> None:
+    """Print how many items the queue NAME has."""
+    if partition is not None and total:
+        raise CliError("Give --partition or --total, not both.", 2)
+    click.echo(_lookup(name, env).len(partition=partition, total=total))
+
+
+def _lookup(name: str, env: Optional[str]) -> Any:
+    from .._objects.queue import Queue
+
+    return Queue.lookup(name, environment_name=env)

@@ -1,15 +1,20 @@
-"""A real PostgreSQL cluster for the contract tests, made anew and thrown away."""
+"""Every store, and a real PostgreSQL cluster, made anew and thrown away."""
 
 from __future__ import annotations
 
 import shutil
 import subprocess
 import tempfile
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import pytest
 from sqlalchemy import create_engine, text
+
+from intermodal.store.failing import FailingStore
+from intermodal.store.interface import Store
+from intermodal.store.memory import MemoryStore
+from intermodal.store.sql import SqlStore
 
 
 def _run(*command: object) -> None:
@@ -46,3 +51,17 @@ def postgresql_database(postgresql_cluster: Path) -> Iterator[str]:
     with admin.connect() as connection:
         connection.execute(text("DROP DATABASE contract WITH (FORCE)"))
     admin.dispose()
+
+
+@pytest.fixture(params=["memory", "failing", "sqlite", "postgresql"])
+async def store(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Store]:
+    made: Store = MemoryStore()
+    if request.param == "failing":
+        made = FailingStore()
+    elif request.param == "sqlite":
+        made = SqlStore(f"sqlite:///{tmp_path}/state.db", tmp_path / "journal")
+    elif request.param == "postgresql":
+        made = SqlStore(request.getfixturevalue("postgresql_database"), tmp_path / "journal")
+    await made.open()
+    yield made
+    await made.close()

@@ -30,7 +30,6 @@ from intermodal.store.interface import (
     StoreError,
     TokenRecord,
 )
-from intermodal.store.memory import MemoryStore
 from intermodal.store.migrate import upgrade
 from intermodal.store.schema import metadata
 from intermodal.store.sql import SqlStore
@@ -38,20 +37,6 @@ from modal._wire.messages.app import LogEntry, LogStream
 
 APP = AppRecord("ap-1", None, "hello.py", "en-main", "ephemeral", "se-1", 10.0, functions={"f": "fu-1"})
 CALL = CallRecord("fc-1", "fu-1", "ap-1", CallKind.MAP, 11.0, key="se-1/k1")
-
-
-@pytest.fixture(params=["memory", "failing", "sqlite", "postgresql"])
-async def store(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Store]:
-    made: Store = MemoryStore()
-    if request.param == "failing":
-        made = FailingStore()
-    elif request.param == "sqlite":
-        made = SqlStore(f"sqlite:///{tmp_path}/state.db", tmp_path / "journal")
-    elif request.param == "postgresql":
-        made = SqlStore(request.getfixturevalue("postgresql_database"), tmp_path / "journal")
-    await made.open()
-    yield made
-    await made.close()
 
 
 async def test_what_was_written_is_loaded_back(store: Store) -> None:

@@ -1,0 +1,85 @@
+"""`modal dict` and `modal queue` against a real server."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from real_server import RealServer
+
+import modal
+
+MODAL = Path(sys.executable).parent / "modal"
+
+
+def cli(*args: object, answer: str = "", code: int = 0) -> str:
+    """What `modal` prints, on stdout when it succeeds and on stderr else."""
+    command = [str(MODAL), *map(str, args)]
+    done = subprocess.run(command, input=answer, capture_output=True, text=True, env=os.environ, timeout=60)
+    assert done.returncode == code, done.stdout + done.stderr
+    assert "Traceback" not in done.stderr
+    return done.stdout if code == 0 else done.stderr
+
+
+@pytest.mark.usefixtures("real_server")
+def test_a_dict_from_making_to_deleting() -> None:
+    assert "Made the dict 'facts'" in cli("dict", "create", "facts")
+    assert "exists already" in cli("dict", "create", "facts")
+    facts = modal.Dict.lookup("facts")
+    for number in range(30):
+        facts[f"key-{number}"] = number
+    assert cli("dict", "get", "facts", "key-7") == "7\n"
+    assert "no key 'key-99'" in cli("dict", "get", "facts", "key-99", code=1)
+    assert cli("dict", "items", "facts", 2, "--repr").splitlines()[1:] == [
+        "'key-0'  0",
+        "'key-1'  1",
+        "… and more: 30 entries in all.",
+    ]
+    assert len(json.loads(cli("dict", "items", "facts", "--all", "--json"))) == 30
+    assert json.loads(cli("dict", "items", "facts", 1, "--json")) == [{"key": "key-0", "value": 0}]
+    [listed] = [one for one in json.loads(cli("dict", "list", "--json")) if one["name"] == "facts"]
+    assert set(listed) == {"name", "created_at"}
+    assert "facts" in cli("dict", "list")
+    cli("dict", "clear", "facts", answer="n\n", code=130)
+    assert facts.len() == 30
+    cli("dict", "clear", "facts", answer="y\n")
+    assert facts.len() == 0
+    assert "Deleted the dict 'facts'" in cli("dict", "delete", "facts", "--yes")
+    assert "There is no dict 'facts'" in cli("dict", "delete", "facts", "--yes", code=1)
+    assert "facts" not in cli("dict", "list")
+
+
+@pytest.mark.usefixtures("real_server")
+def test_a_queue_from_making_to_deleting() -> None:
+    assert "Made the queue 'work'" in cli("queue", "create", "work")
+    work = modal.Queue.lookup("work")
+    work.put_many(["a", "b", "c"])
+    work.put_many([1, 2], partition="p")
+    assert cli("queue", "peek", "work") == "a\n"
+    assert cli("queue", "peek", "work", 2) == "a\nb\n"
+    assert cli("queue", "peek", "work", 5, "-p", "p") == "1\n2\n"
+    assert cli("queue", "len", "work") == "3\n"
+    assert cli("queue", "len", "work", "--partition", "p") == "2\n"
+    assert cli("queue", "len", "work", "--total") == "5\n"
+    assert "work" in cli("queue", "list")
+    cli("queue", "clear", "work", "-p", "p", "-y")
+    assert cli("queue", "len", "work", "-t") == "3\n"
+    cli("queue", "clear", "work", "--all", "--yes")
+    assert cli("queue", "len", "work", "-t") == "0\n"
+    assert "not both" in cli("queue", "len", "work", "-t", "-p", "x", code=2)
+    cli("queue", "delete", "work", "--yes")
+    assert "There is no queue 'work'" in cli("queue", "len", "work", code=1)
+
+
+def test_environments_and_bad_names(real_server: RealServer) -> None:
+    cli("environment", "create", "aside")
+    cli("dict", "create", "only-there", "--env", "aside")
+    assert "only-there" in cli("dict", "list", "-e", "aside")
+    assert "only-there" not in cli("dict", "list")
+    assert "no environment 'nowhere'" in cli("queue", "create", "q", "--env", "nowhere", code=1)
+    assert "1 to 64 letters" in cli("queue", "create", "a/b", code=1)
+    assert "NAME" in cli("queue", "create", code=2)

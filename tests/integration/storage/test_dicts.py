@@ -1,0 +1,254 @@
+"""`modal.Dict` against a real server, with an SQLite database."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from real_server import RealServer
+
+import modal
+from modal._sync import run
+from modal.exception import InvalidError, NotFoundError, RequestSizeError, SerializationError
+
+
+@pytest.fixture(scope="module")
+def settings(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    return {"database_url": f"sqlite:///{tmp_path_factory.mktemp('database')}/state.db"}
+
+
+@pytest.fixture
+def shared(real_server: RealServer) -> Iterator[modal.Dict]:
+    with modal.Dict.ephemeral() as one:
+        yield one
+
+
+def test_every_operation_and_operator(shared: modal.Dict) -> None:
+    shared["a"] = 1
+    shared.put("b", [2])
+    shared.update(c={"d": 3}, e=None)
+    assert shared["a"] == 1
+    assert shared.get("b") == [2]
+    assert shared.get("e", "default") is None
+    assert shared.get("missing") is None
+    assert shared.get("missing", 7) == 7
+    assert "a" in shared
+    assert shared.contains("missing") is False
+    assert shared.len() == 4
+    assert dict(shared.items()) == {"a": 1, "b": [2], "c": {"d": 3}, "e": None}
+    assert sorted(shared.keys()) == ["a", "b", "c", "e"]
+    assert sorted(map(str, shared.values())) == ["1", "None", "[2]", "{'d': 3}"]
+    assert shared.pop("a") == 1
+    del shared["b"]
+    with pytest.raises(KeyError, match="a"):
+        shared["a"]
+    with pytest.raises(KeyError, match="b"):
+        shared.pop("b")
+    with pytest.raises(KeyError):
+        del shared["b"]
+    shared.clear()
+    assert shared.len() == 0
+    assert list(shared.items()) == []
+
+
+def test_the_async_forms(real_server: RealServer) -> None:
+    async def use() -> None:
+        async with modal.Dict.ephemeral({"x": 1}) as one:
+            await one.put.aio("y", 2)
+            assert await one.get.aio("x") == 1
+            assert [pair async for pair in one.items.aio()] == [("x", 1), ("y", 2)]
+            assert await one.pop.aio("y") == 2
+            assert await one.len.aio() == 1
+
+    import asyncio
+
+    asyncio.run(use())
+
+
+@pytest.mark.parametrize(
+    "key",
+    ["text", b"bytes", 5, 2.5, None, (1, ("a", frozenset([3]))), [1, [2]], {"a": [1]}, modal.gpu.A100(), Path("/x")],
+)
+def test_any_picklable_key(shared: modal.Dict, key: Any) -> None:
+    shared[key] = "value"
+    assert shared[key] == "value"
+    assert key in shared
+    [found] = shared.keys()
+    assert str(found) == str(key)
+
+
+def test_equal_keys_are_one_however_they_were_made(shared: modal.Dict) -> None:
+    same = "".join(["a", "b"])
+    shared[("ab", "ab")] = 1
+    shared[(same, "".join(["a", "b"]))] = 2
+    assert list(shared.items()) == [(("ab", "ab"), 2)]
+
+
+def test_what_cannot_be_pickled_is_refused(shared: modal.Dict) -> None:
+    with pytest.raises(SerializationError):
+        shared["lock"] = threading.Lock()
+    with pytest.raises(SerializationError):
+        shared[threading.Lock()] = 1
+    with pytest.raises(RequestSizeError, match="1 MiB"):
+        shared["k" * 2_000_000] = 1
+    assert shared.len() == 0
+
+
+@pytest.mark.parametrize("size", [0, 10_000, 1_000_000, 30_000_000])
+def test_values_of_any_size(shared: modal.Dict, size: int) -> None:
+    value = bytes(size)
+    shared["v"] = value
+    shared["other"] = 1
+    assert shared["v"] == value
+    assert dict(shared.items())["v"] == value
+    assert shared.pop("v") == value
+    assert "v" not in shared
+
+
+def test_a_value_over_the_limit_is_refused(shared: modal.Dict) -> None:
+    with pytest.raises(RequestSizeError, match="100 MiB"):
+        shared["v"] = bytes(101 * 1024 * 1024)
+
+
+def test_iteration_over_many_entries_is_streamed(real_server: RealServer) -> None:
+    with modal.Dict.ephemeral({number: number * 2 for number in range(100_000)}) as many:
+        assert many.len() == 100_000
+        first = iter(many.items())
+        assert next(first) == (0, 0)
+        first.close()  # type: ignore[attr-defined]
+        assert sum(1 for key, value in many.items() if value == key * 2) == 100_000
+        assert sum(many.values()) == sum(range(100_000)) * 2
+
+
+def test_one_of_many_pops_gets_the_entry(shared: modal.Dict) -> None:
+    values = [1, bytes(20_000), bytes(3_000_000)]  # in memory, in the database, a blob
+    for value in values:
+        shared["prize"] = value
+        won: list[Any] = []
+        lost: list[KeyError] = []
+
+        def pop(won: list[Any] = won, lost: list[KeyError] = lost) -> None:
+            try:
+                won.append(shared.pop("prize"))
+            except KeyError as error:
+                lost.append(error)
+
+        threads = [threading.Thread(target=pop) for _ in range(8)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join(30)
+        assert won == [value]
+        assert len(lost) == 7
+
+
+def test_names(real_server: RealServer) -> None:
+    with pytest.raises(NotFoundError, match="modal dict create nobody"):
+        modal.Dict.lookup("nobody")
+    lazy = modal.Dict.from_name("nobody")
+    with pytest.raises(NotFoundError, match="nobody"):
+        lazy.get("x")
+    made = modal.Dict.from_name("mine", {"began": "with"}, create_if_missing=True)
+    assert made["began"] == "with"
+    made["began"] = "went on"
+    assert modal.Dict.lookup("mine", {"began": "again"}, create_if_missing=True)["began"] == "went on"
+    assert modal.Dict.lookup("mine").object_id == made.object_id
+    assert made.object_id.startswith("di-")
+    modal.Dict.delete("mine")
+    with pytest.raises(NotFoundError, match="deleted"):
+        made.get("began")
+    with pytest.raises(NotFoundError, match="mine"):
+        modal.Dict.delete("mine")
+
+
+@pytest.mark.parametrize("name", ["", "a b", "a/b", "x" * 65, "é", "..", 5])
+def test_bad_names(real_server: RealServer, name: Any) -> None:
+    with pytest.raises(InvalidError):
+        modal.Dict.lookup(name, create_if_missing=True)
+
+
+def test_environments_are_apart(real_server: RealServer) -> None:
+    from modal._objects.client import default_client
+    from modal._wire.messages.environment import ENVIRONMENT_CREATE, ENVIRONMENT_DELETE, EnvironmentRef
+
+    async def ask(method: Any) -> None:
+        await (await default_client()._rpc()).unary(method, EnvironmentRef("other"))
+
+    run(ask(ENVIRONMENT_CREATE))
+    here = modal.Dict.lookup("both", create_if_missing=True)
+    there = modal.Dict.lookup("both", environment_name="other", create_if_missing=True)
+    here["x"], there["x"] = "main", "other"
+    assert (here["x"], there["x"]) == ("main", "other")
+    run(ask(ENVIRONMENT_DELETE))
+    with pytest.raises(NotFoundError, match="deleted"):
+        there.get("x")
+    assert here["x"] == "main"
+    with pytest.raises(NotFoundError, match="environment"):
+        modal.Dict.lookup("both", environment_name="other")
+    modal.Dict.delete("both")
+
+
+def test_an_ephemeral_dict_ends_with_its_context(real_server: RealServer) -> None:
+    with modal.Dict.ephemeral({"a": 1}) as one:
+        assert one["a"] == 1
+    with pytest.raises(NotFoundError):
+        one.get("a")
+
+
+def test_an_ephemeral_dict_ends_with_its_client(real_server: RealServer) -> None:
+    from real_server import until
+
+    client = modal.Client(real_server.url)
+    context = modal.Dict.ephemeral({"a": 1}, client=client)
+    one = context.__enter__()
+    other = modal.Dict._named("x", None, False)
+    other._object_id = one.object_id
+    assert other["a"] == 1
+    run(client._close())
+
+    def gone() -> bool:
+        try:
+            other.get("a")
+        except NotFoundError:
+            return True
+        return False
+
+    assert until(gone, "the dict to be deleted")
+
+
+def test_dicts_travel_as_arguments_and_values(shared: modal.Dict) -> None:
+    import pickle
+
+    shared["self"] = shared
+    copy = shared["self"]
+    copy["x"] = 1
+    assert shared["x"] == 1
+    named = modal.Dict.from_name("traveller", create_if_missing=True)
+    assert pickle.loads(pickle.dumps(named))._name == "traveller"
+
+
+def test_functions_use_dicts(real_server: RealServer, shared: modal.Dict) -> None:
+    import sys
+
+    python = f"{sys.version_info.major}.{sys.version_info.minor}"
+    app = modal.App("dict-user", image=modal.Image.debian_slim(python_version=python))
+
+    @app.function(serialized=True)
+    def count(counts: Any, word: str) -> list[Any]:
+        import modal
+
+        named = modal.Dict.from_name("from-inside", create_if_missing=True)
+        named[word] = len(word)
+        counts[word] = counts.get(word, 0) + 1
+        with modal.Dict.ephemeral({"a": 1}) as own:
+            return [own["a"], named[word]]
+
+    with app.run():
+        assert count.remote(shared, "hello") == [1, 5]
+        assert count.remote(shared, "hello") == [1, 5]
+    assert shared["hello"] == 2
+    assert modal.Dict.lookup("from-inside")["hello"] == 5
+    modal.Dict.delete("from-inside")

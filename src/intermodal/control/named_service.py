@@ -136,11 +136,12 @@ class NamedService:
 
     def release(self, ctx: Context, request: EphemeralRelease, body: bytes) -> Empty:
         record = self._by_id.get(request.object_id)
-        if record is not None:
-            require_own_environment(ctx, record.environment_id)
-            if record.name:
-                raise InvalidError(f"The {record.kind} {record.name!r} is not ephemeral; delete it by its name.")
-            self._delete(record)
+        if record is None:
+            raise NotFoundError(f"There is no ephemeral object {request.object_id[:60]!r}.")
+        require_own_environment(ctx, record.environment_id)
+        if record.name:
+            raise InvalidError(f"The {record.kind} {record.name!r} is not ephemeral; delete it by its name.")
+        self._delete(record)
         return Empty()
 
     # -- life --------------------------------------------------------------------------------------------------

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from typing import TYPE_CHECKING, Any, Optional
 
 from .. import _event_loop
 from .._wire.messages.named import ObjectKind
-from ..exception import InvalidError
+from ..exception import InvalidError, NotFoundError
 from .object import Object
 
 if TYPE_CHECKING:
@@ -63,7 +63,8 @@ class Named(Object):
         try:
             yield obj
         finally:
-            await rpc.unary(EPHEMERAL_RELEASE, EphemeralRelease(made.object_id))
+            with suppress(NotFoundError):  # it went with its environment, or while this client was away for long
+                await rpc.unary(EPHEMERAL_RELEASE, EphemeralRelease(made.object_id))
 
     async def _hydrate(self, client: Optional[Client]) -> None:
         await self._bind(client)

@@ -168,15 +168,15 @@ async def running(
 
         function_service = FunctionService(store, apps, functions, images, mounts, secrets, fleet, rng)
         class_service = ClassService(store, apps, functions, secrets, fleet, time.time)
-        deployments = Deployments(store, apps, functions, function_service, secrets, fleet, rng, time.time)
         schedules = Schedules(store, apps, functions, calls, fleet, rng, now)
+        deployments = Deployments(store, apps, functions, function_service, secrets, fleet, schedules, rng, time.time)
         app_service = AppService(apps, functions, calls, fleet, secrets, deployments, rng, time.time)
         recovery = Recovery(apps, secrets, functions, function_service, class_service, calls, fleet, app_service)
         loaded = await store.load()
         tokens.restore(loaded.tokens)
         earlier = await recovery.run(loaded, settings.session_grace)
         schedules.restore(loaded.schedules)
-        apps.on_change = schedules.app_changed
+        apps.on_stop = schedules.app_changed
         dispatcher.replies.restore(loaded.replies, asyncio.get_running_loop().time())
         call_service = CallService(apps, functions, calls, fleet, rng, time.time, earlier)
         named = NamedService(store, environments, rng, time.time)

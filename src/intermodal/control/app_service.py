@@ -234,7 +234,7 @@ class AppService:
         if app.stop_task is None:
             app.machine.on(AppChange.STOP)
             app.stop_reason = reason
-            self._apps.on_change(app)
+            self._apps.on_stop(app)
             app.stop_task = asyncio.create_task(self._stop(app, reason), name=f"stop {app.app_id}")
         return app.stop_task
 

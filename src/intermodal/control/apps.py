@@ -101,8 +101,8 @@ class Apps:
         self._now = now
         self._keep = keep
         self._apps: dict[str, App] = {}
-        #: Called when an app's functions were published, and when it begins to stop.
-        self.on_change: Callable[[App], None] = lambda app: None
+        #: Called when an app begins to stop.
+        self.on_stop: Callable[[App], None] = lambda app: None
 
     def add(self, record: AppRecord, last_seq: int = 0) -> App:
         """Raises `NotFoundError` when its environment is gone."""

@@ -122,7 +122,6 @@ class DeploymentService:
 
     def _info(self, record: AppRecord) -> AppInfo:
         containers = sum(one.starting + one.running for one in self._functions.of_app(record.app_id))
-        due = [self._schedules.next_run(function_id) for function_id in record.functions.values()]
         return AppInfo(
             record.app_id,
             record.name,
@@ -134,7 +133,7 @@ class DeploymentService:
             record.version,
             sorted(record.functions),
             containers,
-            min((at for at in due if at is not None), default=None),
+            min(self._schedules.next_runs(record.functions).values(), default=None),
         )
 
 

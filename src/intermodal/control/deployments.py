@@ -20,6 +20,7 @@ from intermodal.control.fleet import Fleet
 from intermodal.control.function_service import FunctionService, record_of
 from intermodal.control.functions import Function, Functions, Revision
 from intermodal.control.mount_service import SecretService
+from intermodal.control.schedules import Schedules
 from intermodal.machines.app import AppChange, AppPhase
 from intermodal.model.ids import derived_id, new_id
 from intermodal.store.interface import AppRecord, AppVersionRecord, Change, RevisionRecord, Store, StoreError
@@ -46,6 +47,7 @@ class Deployments:
         function_service: FunctionService,
         secrets: SecretService,
         fleet: Fleet,
+        schedules: Schedules,
         rng: random.Random,
         now: Callable[[], float],
     ) -> None:
@@ -55,6 +57,7 @@ class Deployments:
         self._function_service = function_service
         self._secrets = secrets
         self._fleet = fleet
+        self._schedules = schedules
         self._rng = rng
         self._now = now
         self._lock = asyncio.Lock()
@@ -191,9 +194,11 @@ class Deployments:
             self._retire(before.functions[tag], tag, new_record)
         for function in functions.values():
             self._replace(function)
-        self._apps.on_change(app)
+        self._schedules.app_changed(app)
         log.info("app %s (%s): version %d is in force", app.app_id, record.name, number)
-        return AppPublished(app.app_id, number, ids, removed, last_log=last_log)
+        return AppPublished(
+            app.app_id, number, ids, removed, last_log=last_log, next_runs=self._schedules.next_runs(ids)
+        )
 
     def _take_back(self, app: App | None, record: AppRecord) -> None:
         """What could not be stored will be, once the disk has room: see to it that it has no effect then."""

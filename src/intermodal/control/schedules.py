@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime, timezone
 
@@ -108,10 +108,10 @@ class Schedules:
         del self._entries[entry.record.function_id]
         self._store.write([replace(entry.record, next_run=None)])
 
-    def next_run(self, function_id: str) -> float | None:
-        """When a function is due next, in seconds since the epoch; None: it has no schedule."""
-        entry = self._entries.get(function_id)
-        return entry.state.next_run if entry is not None else None
+    def next_runs(self, functions: Mapping[str, str]) -> dict[str, float]:
+        """When functions are due next, in seconds since the epoch, of those by tag that have a schedule."""
+        entries = {tag: self._entries.get(function_id) for tag, function_id in functions.items()}
+        return {tag: entry.state.next_run for tag, entry in entries.items() if entry is not None}
 
     # -- the loop ----------------------------------------------------------------------------------------------
 

@@ -10,6 +10,7 @@ import click
 from .._output import create_output, output, using
 from .env_option import env_option
 from .import_app import AppReference, find_app, load_module
+from .tables import utc_time
 
 if TYPE_CHECKING:
     from .._wire.messages.app import AppPublished
@@ -65,7 +66,8 @@ def _summary(app: Any, name: str, published: AppPublished, seconds: float) -> st
     classes = app.registered_classes
     for tag in published.functions:
         kind = "Cls" if tag in classes else "Function"
-        lines.append(f'  {tag}: modal.{kind}.from_name("{name}", "{tag}")')
+        due = f", next run {utc_time(published.next_runs[tag])}" if tag in published.next_runs else ""
+        lines.append(f'  {tag}: modal.{kind}.from_name("{name}", "{tag}"){due}')
     if published.removed:
         lines.append(f"  No longer part of it: {', '.join(published.removed)}.")
     return "\n".join(lines)

@@ -8,6 +8,13 @@ from collections.abc import Sequence
 import click
 
 
+def utc_time(at: float) -> str:
+    """A time as schedules have it: in UTC. `at` is in seconds since the epoch."""
+    from datetime import datetime, timezone
+
+    return datetime.fromtimestamp(at, timezone.utc).strftime("%Y-%m-%d %H:%M:%S UTC")
+
+
 def print_table(columns: Sequence[str], rows: Sequence[Sequence[str]], as_json: bool) -> None:
     """Print `rows`, each with one cell a column, to stdout.
 

@@ -65,6 +65,7 @@ class AppPublished:
     removed: list[str] = field(default_factory=list)  #: tags that the version before had
     page_url: str = ""
     last_log: int = 0  #: `seq` of the last log entry before
+    next_runs: dict[str, float] = field(default_factory=dict)  #: tag -> when it is due, in seconds since the epoch
 
 
 @dataclass(frozen=True)

@@ -7,10 +7,19 @@ import inspect
 import warnings
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
-from typing import Any, Callable, Optional, Union
+from typing import TYPE_CHECKING, Any, Callable, Generic, Optional, Protocol, TypeVar, Union, overload
 
 from .._later import not_built_yet
+from .._type_vars import Concatenate, OriginalReturnType, P, ReturnType
 from ..exception import DeprecationError, InvalidError
+
+if TYPE_CHECKING:
+    from collections.abc import Coroutine
+
+    from .function import Function
+
+Result = TypeVar("Result")
+Original = TypeVar("Original")
 
 
 class Mark(enum.Enum):
@@ -36,7 +45,7 @@ LINK = "_modal_instance"
 
 
 @dataclass(frozen=True)
-class PartialFunction:
+class PartialFunction(Generic[P, ReturnType, OriginalReturnType]):
     """A marked function. `marks` maps each mark to the options of its decorator."""
 
     raw_f: Callable[..., Any]
@@ -46,6 +55,14 @@ class PartialFunction:
     def is_web(self) -> bool:
         """Whether it is to be served over HTTP."""
         return not WEB_MARKS.isdisjoint(self.marks)
+
+    @overload
+    def __get__(
+        self, instance: None, owner: Optional[type] = None
+    ) -> PartialFunction[P, ReturnType, OriginalReturnType]: ...
+
+    @overload
+    def __get__(self, instance: Any, owner: Optional[type] = None) -> Function[P, ReturnType, OriginalReturnType]: ...
 
     def __get__(self, instance: Any, owner: Optional[type] = None) -> Any:
         """On an instance that an app's class made, a method that can be called remotely too; on another, the plain
@@ -78,7 +95,23 @@ def vars_of(cls: type) -> dict[str, Any]:
 
 
 #: What the marking decorators take.
-Markable = Union[Callable[..., Any], PartialFunction]
+Markable = Union[Callable[..., Any], "PartialFunction[Any, Any, Any]"]
+Marked = Callable[[Markable], "PartialFunction[Any, Any, Any]"]
+
+
+class MethodDecorator(Protocol):
+    """What `@modal.method()` gives. An `async def` method keeps its coroutine for `.local`, not for `.remote`."""
+
+    @overload
+    def __call__(self, func: PartialFunction[P, Result, Original]) -> PartialFunction[P, Result, Original]: ...
+
+    @overload
+    def __call__(
+        self, func: Callable[Concatenate[Any, P], Coroutine[Any, Any, Result]]
+    ) -> PartialFunction[P, Result, Coroutine[Any, Any, Result]]: ...
+
+    @overload
+    def __call__(self, func: Callable[Concatenate[Any, P], Result]) -> PartialFunction[P, Result, Result]: ...
 
 
 @dataclass(frozen=True)
@@ -126,7 +159,7 @@ def parameter(*, default: Any = _no_default, init: bool = True) -> Any:
 
 def method(
     _warn_parentheses_missing: Any = None, *, is_generator: Optional[bool] = None, keep_warm: Optional[int] = None
-) -> Callable[[Markable], PartialFunction]:
+) -> MethodDecorator:
     """Make a method callable remotely.
 
     Args:
@@ -138,24 +171,24 @@ def method(
         warnings.warn(
             "keep_warm of @modal.method() is deprecated; give it to @app.cls().", DeprecationError, stacklevel=2
         )
-    return _marker(Mark.METHOD, {"is_generator": is_generator, "keep_warm": keep_warm}, "method")
+    decorator: Any = _marker(Mark.METHOD, {"is_generator": is_generator, "keep_warm": keep_warm}, "method")
+    typed: MethodDecorator = decorator
+    return typed
 
 
-def enter(_warn_parentheses_missing: Any = None, *, snap: bool = False) -> Callable[[Markable], PartialFunction]:
+def enter(_warn_parentheses_missing: Any = None, *, snap: bool = False) -> Marked:
     """Run a method when a container starts; with `snap=True` before its memory snapshot is taken."""
     _check_parentheses(_warn_parentheses_missing, "enter")
     return _marker(Mark.ENTER_BEFORE_SNAPSHOT if snap else Mark.ENTER, {}, "enter")
 
 
-def exit(_warn_parentheses_missing: Any = None) -> Callable[[Markable], PartialFunction]:
+def exit(_warn_parentheses_missing: Any = None) -> Marked:
     """Run a method when a container is about to exit."""
     _check_parentheses(_warn_parentheses_missing, "exit")
     return _marker(Mark.EXIT, {}, "exit")
 
 
-def build(
-    _warn_parentheses_missing: Any = None, *, force: bool = False, timeout: int = 86400
-) -> Callable[[Markable], PartialFunction]:
+def build(_warn_parentheses_missing: Any = None, *, force: bool = False, timeout: int = 86400) -> Marked:
     """Deprecated: use `modal.Volume` or `Image.run_function`. Run a method when the image is built."""
     _check_parentheses(_warn_parentheses_missing, "build")
     warnings.warn(
@@ -164,9 +197,7 @@ def build(
     return _marker(Mark.BUILD, {"force": force, "timeout": timeout}, "build")
 
 
-def batched(
-    _warn_parentheses_missing: Any = None, *, max_batch_size: int, wait_ms: int
-) -> Callable[[Markable], PartialFunction]:
+def batched(_warn_parentheses_missing: Any = None, *, max_batch_size: int, wait_ms: int) -> Marked:
     """Gather single inputs into lists of up to `max_batch_size`, waiting at most `wait_ms` milliseconds for more.
 
     Raises:
@@ -188,7 +219,7 @@ def web_endpoint(
     custom_domains: Optional[Iterable[str]] = None,
     requires_proxy_auth: bool = False,
     wait_for_response: bool = True,
-) -> Callable[[Markable], PartialFunction]:
+) -> Marked:
     """Serve a function over HTTP as a FastAPI handler.
 
     Args:
@@ -211,7 +242,7 @@ def asgi_app(
     custom_domains: Optional[Iterable[str]] = None,
     requires_proxy_auth: bool = False,
     wait_for_response: bool = True,
-) -> Callable[[Markable], PartialFunction]:
+) -> Marked:
     """Serve the ASGI app that a function returns. Parameters as in `web_endpoint`."""
     _check_parentheses(_warn_parentheses_missing, "asgi_app")
     options = _web_options(label, custom_domains, requires_proxy_auth, wait_for_response)
@@ -225,7 +256,7 @@ def wsgi_app(
     custom_domains: Optional[Iterable[str]] = None,
     requires_proxy_auth: bool = False,
     wait_for_response: bool = True,
-) -> Callable[[Markable], PartialFunction]:
+) -> Marked:
     """Serve the WSGI app that a function returns. Parameters as in `web_endpoint`."""
     _check_parentheses(_warn_parentheses_missing, "wsgi_app")
     options = _web_options(label, custom_domains, requires_proxy_auth, wait_for_response)
@@ -239,7 +270,7 @@ def web_server(
     label: Optional[str] = None,
     custom_domains: Optional[Iterable[str]] = None,
     requires_proxy_auth: bool = False,
-) -> Callable[[Markable], PartialFunction]:
+) -> Marked:
     """Serve what a function starts to listen with on `port`, within `startup_timeout` seconds.
 
     Raises:
@@ -269,11 +300,11 @@ def _web_options(
     return {"label": label, "custom_domains": domains, "requires_proxy_auth": requires_proxy_auth}
 
 
-def _marker(mark: Mark, options: dict[str, Any], name: str) -> Callable[[Markable], PartialFunction]:
-    def decorate(f: Markable) -> PartialFunction:
+def _marker(mark: Mark, options: dict[str, Any], name: str) -> Marked:
+    def decorate(f: Any) -> PartialFunction[Any, Any, Any]:
         if hasattr(f, "get_raw_f"):
             raise InvalidError(f"@modal.{name}() goes below @app.function(), next to the function: swap the two lines.")
-        partial = f if isinstance(f, PartialFunction) else PartialFunction(f)
+        partial: PartialFunction[Any, Any, Any] = f if isinstance(f, PartialFunction) else PartialFunction(f)
         if not callable(partial.raw_f) or inspect.isclass(partial.raw_f):
             raise InvalidError(f"@modal.{name}() decorates a function or a method, not {f!r}.")
         return replace(partial, marks={**partial.marks, mark: options})

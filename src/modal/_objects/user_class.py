@@ -18,13 +18,14 @@ if TYPE_CHECKING:
     from .._wire.messages.function import ClassSpec, MethodSpec, ParameterSpec
     from .function_options import FunctionOptions
 
+AnyPartial = PartialFunction[Any, Any, Any]
 _TYPES: dict[str, type] = {"str": str, "int": int}
 _INT_RANGE = range(-(2**63), 2**63)
 
 
-def marked(cls: type) -> dict[str, PartialFunction]:
+def marked(cls: type) -> dict[str, AnyPartial]:
     """The marked functions of a class by name: those of base classes first, each in the order of definition."""
-    found: dict[str, PartialFunction] = {}
+    found: dict[str, AnyPartial] = {}
     for base in reversed(cls.__mro__):
         for name, value in vars(base).items():
             if isinstance(value, PartialFunction):
@@ -34,7 +35,7 @@ def marked(cls: type) -> dict[str, PartialFunction]:
     return found
 
 
-def methods_of(cls: type) -> dict[str, PartialFunction]:
+def methods_of(cls: type) -> dict[str, AnyPartial]:
     """The functions that callers can name."""
     return {name: one for name, one in marked(cls).items() if not METHOD_MARKS.isdisjoint(one.marks)}
 
@@ -49,7 +50,7 @@ def exit_hooks(cls: type) -> dict[str, Callable[..., Any]]:
     return _hooks(cls, Mark.EXIT)
 
 
-def build_hooks(cls: type) -> dict[str, PartialFunction]:
+def build_hooks(cls: type) -> dict[str, AnyPartial]:
     """The functions to run when the image is built, in order."""
     return {name: one for name, one in marked(cls).items() if Mark.BUILD in one.marks}
 
@@ -135,7 +136,7 @@ def spec_of(cls: type) -> ClassSpec:
     )
 
 
-def is_generator(method: PartialFunction) -> bool:
+def is_generator(method: AnyPartial) -> bool:
     """Whether a method yields."""
     given = method.marks.get(Mark.METHOD, {}).get("is_generator")
     if given is not None:

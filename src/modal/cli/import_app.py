@@ -15,6 +15,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any, Callable, Optional
 
+from .class_method import ClassMethod
 from .errors import CliError, UserTraceback, listing, near_matches
 
 #: A script with one of these names would replace a module that is in use.
@@ -39,11 +40,11 @@ class AppReference:
 
 @dataclasses.dataclass(frozen=True)
 class Runnable:
-    """What `modal run` runs: a local entrypoint, which runs here, or a function, which runs in a container."""
+    """What `modal run` runs: a local entrypoint, which runs here, or a function or method that runs in a container."""
 
     app: Any
     name: str
-    target: Any  #: the entrypoint or the Function
+    target: Any  #: the entrypoint, the Function or the ClassMethod
     is_local: bool
 
     @property
@@ -234,17 +235,23 @@ def find_runnable(module: ModuleType, reference: AppReference) -> Runnable:
 
 
 def _all_runnables(apps: dict[str, Any]) -> list[Runnable]:
-    """Every entrypoint and function, local entrypoints first, each once."""
+    """Every entrypoint, function and method, local entrypoints first, each once."""
     found: list[Runnable] = []
     for app in apps.values():
         found += [Runnable(app, name, target, True) for name, target in app.registered_entrypoints.items()]
     for app in apps.values():
         found += [Runnable(app, name, target, False) for name, target in app.registered_functions.items()]
+        for tag, cls in app.registered_classes.items():
+            found += [Runnable(app, f"{tag}.{name}", ClassMethod(cls, name), False) for name in cls._spec.methods]
     unique: list[Runnable] = []
     for item in found:
-        if all(item.target is not other.target for other in unique):
+        if all(_identity(item.target) != _identity(other.target) for other in unique):
             unique.append(item)
     return unique
+
+
+def _identity(target: Any) -> tuple[int, str]:
+    return (id(target.cls), target.name) if isinstance(target, ClassMethod) else (id(target), "")
 
 
 def _lookup(module: ModuleType, apps: dict[str, Any], wanted: str) -> Optional[Runnable]:
@@ -252,6 +259,9 @@ def _lookup(module: ModuleType, apps: dict[str, Any], wanted: str) -> Optional[R
     for item in candidates:
         if item.name == wanted:
             return item
+    methods = [item for item in candidates if item.name.startswith(f"{wanted}.")]
+    if len(methods) == 1:  # a class with one method
+        return methods[0]
     # A function may be registered under another name than its variable has.
     value = getattr(module, wanted, None) if "." not in wanted else None
     return next((item for item in candidates if value is not None and item.target is value), None)
@@ -278,8 +288,15 @@ def _choose(apps: dict[str, Any], reference: AppReference) -> Runnable:
 
 
 def _refuse_class(module: ModuleType, apps: dict[str, Any], wanted: str) -> None:
-    """Say so when the reference names a class or a method of one."""
+    """Say what to name instead when the reference names a class, or what a class does not have."""
     name = wanted.partition(".")[0]
-    registered = any(name in app.registered_classes for app in apps.values())
-    if registered or isinstance(getattr(module, name, None), type):
-        raise CliError(f"`{wanted}` belongs to the class `{name}`: running methods of classes is not available yet.")
+    for app in apps.values():
+        cls = app.registered_classes.get(name)
+        if cls is not None:
+            methods = list(cls._spec.methods)
+            if not methods:
+                raise CliError(f"The class `{name}` has no method to run: mark one with @modal.method().", 2)
+            what = f"`{name}` is a class" if wanted == name else f"`{wanted}` is not a method of the class `{name}`"
+            raise CliError(f"{what}; it has {listing(methods, 'and')}. Name one, as in `{name}.{methods[0]}`.", 2)
+    if isinstance(getattr(module, name, None), type):
+        raise CliError(f"The class `{name}` belongs to no app: decorate it with `@app.cls()`.")

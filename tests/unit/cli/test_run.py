@@ -217,7 +217,7 @@ def test_detach_and_environment_reach_the_app(runs, write, monkeypatch):
         (["::main"], 2, "`::main` names no file"),
         (["the_app.py::frist"], 1, "the_app.py has no function or entrypoint `frist`. Did you mean `first`?"),
         (["the_app.py::app.frist"], 1, "has no function or entrypoint `frist`. Did you mean `first`?"),
-        (["the_app.py::Model.method"], 1, "`Model.method` belongs to the class `Model`"),
+        (["the_app.py::Model.method"], 1, "The class `Model` belongs to no app: decorate it with `@app.cls()`."),
         (["the_app.py::first", "--count", "many"], 2, "Invalid value for '--count': 'many' is not a valid int"),
         (["the_app.py::first", "--cuont", "1"], 2, "`first` has no option `--cuont`. Did you mean `--count`?"),
         (["the_app.py::first", "--detach"], 2, "`--detach` is an option of `modal run`: put it before the reference."),

@@ -6,7 +6,7 @@ import asyncio
 from typing import TYPE_CHECKING, Optional
 
 from . import _running
-from ._objects.app import check_app_name
+from ._objects.app import check_name
 from ._objects.client import Client, current_environment, default_client
 from ._output import output
 from ._runtime_context import is_local
@@ -34,7 +34,7 @@ async def deploy(
     app: App, name: Optional[str], client: Optional[Client], environment_name: Optional[str], tag: str
 ) -> AppPublished:
     """Deploy `app`; on the bridge's loop. See `modal.runner.deploy_app`."""
-    name = _check(app, name)
+    name = _check(app, name, tag)
     app._running = True
     try:
         client = client or default_client()
@@ -60,7 +60,7 @@ async def deploy(
     return published
 
 
-def _check(app: App, name: Optional[str]) -> str:
+def _check(app: App, name: Optional[str], tag: str) -> str:
     if not is_local():
         raise InvalidError("An app cannot be deployed from inside a container; do it from your own machine.")
     name = name or app.name
@@ -71,7 +71,8 @@ def _check(app: App, name: Optional[str]) -> str:
         )
     if app._running:
         raise InvalidError("The app is running or being deployed already; wait until that has ended.")
-    check_app_name(name)
+    check_name(name)
+    check_name(tag or None, "The tag of a version")
     return name
 
 

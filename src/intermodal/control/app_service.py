@@ -10,7 +10,7 @@ from typing import Any
 
 from intermodal.control.access import require_app, require_user
 from intermodal.control.apps import App, Apps, Watcher
-from intermodal.control.calls import Calls
+from intermodal.control.calls import Call, Calls
 from intermodal.control.deployments import Deployments
 from intermodal.control.fleet import Fleet
 from intermodal.control.function_service import require_open
@@ -48,6 +48,7 @@ log = logging.getLogger(__name__)
 _LOG_BATCH = 500  # entries in one event
 _STATUS_EVERY = 0.1  # seconds between status events of one watcher
 _IDLE_CHECK = 1.0  # seconds between looks whether a detached app has work left
+CLIENT_LOST = ErrorInfo("ExecutionError", "The call was ended since the client that waited for it is gone.")
 
 
 class AppService:
@@ -211,10 +212,11 @@ class AppService:
         self._present.add(session_id)
 
     def expect_clients(self, grace: float) -> None:
-        """After a restart: apps whose clients do not come back within `grace` seconds end as theirs."""
+        """After a restart: apps and calls whose clients do not come back within `grace` seconds end as theirs."""
+        earlier = {app.record.session_id for app in self._apps.live()} | self._calls.sessions()
 
         def check() -> None:
-            for session_id in {app.record.session_id for app in self._apps.live()} - self._present:
+            for session_id in earlier - self._present:
                 self.session_closed(session_id, LOCAL)
 
         asyncio.get_running_loop().call_later(grace, check)
@@ -228,6 +230,17 @@ class AppService:
                 self._begin_stop(app, AppStopReason.CLIENT_GONE)
             elif phase is AppPhase.DETACHED:
                 self._stop_when_idle(app)
+        for call in self._calls.awaited_by_session(session_id):
+            self._caller_gone(call)
+
+    def _caller_gone(self, call: Call) -> None:
+        """Nobody will ask for the outputs of this call. A detached app goes on all the same, with what it has."""
+        app = self._apps.find(call.record.app_id)
+        if app is not None and app.machine.state is AppPhase.DETACHED:
+            self._calls.close_inputs(call)
+        else:
+            self._calls.abandon(call, Status.TERMINATED, CLIENT_LOST)
+            self._fleet.drop_call(call)
 
     def _begin_stop(self, app: App, reason: AppStopReason) -> asyncio.Task[None]:
         """Start to stop the app, or join a stop that is under way."""

@@ -164,6 +164,15 @@ class Calls:
         made = [self._live[call_id] for call_id in self._by_parent.get(an_input_id, ())]
         return [call for call in made if is_awaited(call.record)]
 
+    def awaited_by_session(self, session_id: str) -> list[Call]:
+        """The live calls that a client session made and waits for: all but those it spawned."""
+        prefix = f"{session_id}/"
+        return [call for call in self._live.values() if call.record.key.startswith(prefix) and is_awaited(call.record)]
+
+    def sessions(self) -> set[str]:
+        """The client sessions that wait for a live call."""
+        return {call.record.key.partition("/")[0] for call in self._live.values() if is_awaited(call.record)} - {""}
+
     # -- inputs ------------------------------------------------------------------------------------------------
 
     def add_inputs(self, call: Call, inputs: list[Input], body: bytes) -> list[str]:

@@ -197,7 +197,13 @@ class Deployments:
         self._schedules.app_changed(app)
         log.info("app %s (%s): version %d is in force", app.app_id, record.name, number)
         return AppPublished(
-            app.app_id, number, ids, removed, last_log=last_log, next_runs=self._schedules.next_runs(ids)
+            app.app_id,
+            number,
+            ids,
+            removed,
+            last_log=last_log,
+            next_runs=self._schedules.next_runs(ids),
+            rollback_of=version.rollback_of,
         )
 
     def _take_back(self, app: App | None, record: AppRecord) -> None:

@@ -114,6 +114,11 @@ class FunctionService:
             raise NotFoundError(
                 f"The app {request.app_name!r} has no function {request.name[:256]!r}; its functions are: {known}."
             )
+        if function_id not in self._functions.by_id:
+            raise NotFoundError(
+                f"The function {request.name!r} of the app {request.app_name!r} could not be restored when the server "
+                "started, since its image or files are gone. Deploy the app again."
+            )
         return handle_of(self._functions.get(function_id))
 
     def _method(self, app: App, name: str) -> FunctionHandle | None:

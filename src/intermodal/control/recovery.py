@@ -19,7 +19,9 @@ from modal._wire.messages.function import RetryPolicy
 from modal.exception import Error
 
 log = logging.getLogger(__name__)
-_GONE = ErrorInfo("ExecutionError", "The function of this call is gone: its app stopped with the server.")
+_GONE = ErrorInfo(
+    "ExecutionError", "The function of this call is gone: its app has stopped, or was deployed again without it."
+)
 
 
 class Recovery:
@@ -52,18 +54,7 @@ class Recovery:
             self._apps.add(app, loaded.last_log.get(app.app_id, 0))
         for secret in loaded.secrets:
             self._secrets.restore(secret)
-        for record in loaded.functions:
-            try:
-                await self._function_service.restore(record)
-            except Error as error:
-                log.error("function %s cannot be restored: %s", record.function_id, error)
-        for binding in loaded.bindings:
-            self._class_service.restore(binding)
-        for bound in self._functions.by_id.values():
-            if bound.binding is not None:
-                self._fleet.add_pool(bound)
-        for live in self._apps.live():
-            self._fleet.app_published(live)
+        await self._restore_functions(loaded)
         waiting = 0
         for opened in loaded.calls:
             function = self._functions.by_id.get(opened.call.function_id)
@@ -85,3 +76,20 @@ class Recovery:
         owners = {app.session_id for app in loaded.apps}
         keys = [opened.call.key for opened in loaded.calls] + loaded.recent_keys
         return owners | {key.partition("/")[0] for key in keys}
+
+    async def _restore_functions(self, loaded: Loaded) -> None:
+        deployed = {app.app_id: set(app.functions.values()) for app in loaded.apps if app.version}
+        for record in loaded.functions:
+            if record.function_id not in deployed.get(record.app_id, (record.function_id,)):
+                continue  # its app was deployed again without it
+            try:
+                await self._function_service.restore(record)
+            except Error as error:
+                log.error("function %s cannot be restored: %s", record.function_id, error)
+        for binding in loaded.bindings:
+            self._class_service.restore(binding)
+        for bound in self._functions.by_id.values():
+            if bound.binding is not None:
+                self._fleet.add_pool(bound)
+        for live in self._apps.live():
+            self._fleet.app_published(live)

@@ -133,7 +133,7 @@ class App:
         Raises:
             InvalidError: a value is of the wrong kind.
         """
-        self._name = check_app_name(name)
+        self._name = check_name(name)
         self._description: Optional[str] = None
         # Checked as those of a function are, by the same code.
         defaults = check_options({**NOTHING, "image": image, "mounts": mounts, "secrets": secrets, "volumes": volumes})
@@ -517,14 +517,13 @@ class App:
         return App, (self._name,)
 
 
-def check_app_name(name: Optional[str]) -> Optional[str]:
+def check_name(name: Optional[str], what: str = "An app's name") -> Optional[str]:
+    """Return `name`, or raise InvalidError unless the server would take it."""
     if name is None:
         return None
     allowed = isinstance(name, str) and 0 < len(name) <= 64 and all(char.isalnum() or char in "-._" for char in name)
     if not allowed or not name.isascii():
-        raise InvalidError(
-            f"An app's name must have 1 to 64 letters, digits, dashes, dots and underscores, not {name!r}."
-        )
+        raise InvalidError(f"{what} must have 1 to 64 letters, digits, dashes, dots and underscores, not {name!r}.")
     return name
 
 

@@ -15,7 +15,6 @@ from .lazy import LazyGroup
 
 GROUPS = {
     "launch": "Start a notebook or an editor in a container.",
-    "app": "Manage apps.",
     "nfs": "Manage network file systems.",
     "secret": "Manage secrets.",
     "volume": "Manage volumes.",
@@ -39,12 +38,6 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "launch vscode": (
         "Start Visual Studio Code in a container.",
         "--cpu= --memory= --gpu= --image= --timeout= --mount= --volume= --detach/--no-detach",
-    ),
-    "app list": ("List apps.", "-e/--env= --json/--no-json"),
-    "app rollback": ("Return to an earlier version of a deployed app.", "[app_identifier] [version] -e/--env="),
-    "app history": (
-        "List the versions of a deployed app.",
-        "[app_identifier] -e/--env= -n/--name= --json/--no-json",
     ),
     "nfs list": ("List network file systems.", "-e/--env= --json/--no-json"),
     "nfs create": ("Create a network file system.", "<name> -e/--env="),

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Sequence
+from typing import Optional
 
 import click
 
@@ -13,6 +15,11 @@ def utc_time(at: float) -> str:
     from datetime import datetime, timezone
 
     return datetime.fromtimestamp(at, timezone.utc).strftime("%Y-%m-%d %H:%M:%S UTC")
+
+
+def local_time(seconds: Optional[float]) -> str:
+    """A time (seconds since the epoch) as people and programs can read it, with the zone; "" for None."""
+    return "" if seconds is None else time.strftime("%Y-%m-%d %H:%M:%S%z", time.localtime(seconds))
 
 
 def print_table(columns: Sequence[str], rows: Sequence[Sequence[str]], as_json: bool) -> None:

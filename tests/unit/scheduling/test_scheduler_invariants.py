@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from collections import Counter
 
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
@@ -22,15 +23,20 @@ FUNCTIONS = {
     "fu-batch": ("ap-a", Resources(cpu=0.25, memory=256), Scaling(), Concurrency(1, None, 4, 50)),
     "fu-huge": ("ap-b", Resources(cpu=64.0), Scaling(), Concurrency()),
 }
+#: What a function may become when it is deployed again, besides what it was at first. (None is kept warm: together
+#: they could keep the others out for good.)
+VARIANTS = [FUNCTIONS[key][1:] for key in ("fu-plain", "fu-limited", "fu-single", "fu-batch")]
 NODES = {"one": (2.0, 2048), "two": (1.0, 1024)}
 
 
 class Model:
     """A container as the outside world sees it."""
 
-    def __init__(self, function_id: str, node_id: str) -> None:
+    def __init__(self, function_id: str, node_id: str, revision_id: str, made_of: tuple) -> None:
         self.function_id = function_id
         self.node_id = node_id
+        self.revision_id = revision_id
+        self.resources, self.scaling, self.concurrency = made_of
         self.state = "starting"
         self.held: list[str] = []
         self.given = 0
@@ -44,6 +50,9 @@ class AnyOrder(RuleBasedStateMachine):
         self.scheduler = Scheduler(f"ta-{n}" for n in itertools.count())
         self.nodes: set[str] = set()
         self.pools: set[str] = set()
+        self.current: dict[str, str] = {}  # function -> its revision
+        self.revisions: dict[str, tuple] = {}  # revision -> resources, scaling, concurrency
+        self.retired: set[str] = set()
         self.containers: dict[str, Model] = {}
         self.where: dict[str, str] = {}  # input -> "queued" | container id | "done" | "failed" | "dropped"
         self.call: dict[str, tuple[str, str]] = {}  # input -> function, call
@@ -64,8 +73,11 @@ class AnyOrder(RuleBasedStateMachine):
     def do_StartContainer(self, wanted: ins.StartContainer) -> None:
         assert wanted.container_id not in self.containers
         assert wanted.node_id in self.nodes
-        assert wanted.function_id in self.pools
-        self.containers[wanted.container_id] = Model(wanted.function_id, wanted.node_id)
+        assert wanted.function_id in self.pools - self.retired
+        assert wanted.revision_id == self.current[wanted.function_id]
+        self.containers[wanted.container_id] = Model(
+            wanted.function_id, wanted.node_id, wanted.revision_id, self.revisions[wanted.revision_id]
+        )
 
     def do_StopContainer(self, wanted: ins.StopContainer) -> None:
         model = self.containers[wanted.container_id]
@@ -75,6 +87,8 @@ class AnyOrder(RuleBasedStateMachine):
     def do_PushInputs(self, wanted: ins.PushInputs) -> None:
         model = self.containers[wanted.container_id]
         assert model.state == "ready"
+        assert model.revision_id == self.current[model.function_id]
+        assert model.function_id not in self.retired
         assert len(set(wanted.input_ids)) == len(wanted.input_ids) > 0
         for one in wanted.input_ids:
             assert self.where[one] == "queued"
@@ -83,7 +97,7 @@ class AnyOrder(RuleBasedStateMachine):
             self.where[one] = wanted.container_id
         model.held.extend(wanted.input_ids)
         model.given += len(wanted.input_ids)
-        concurrency = FUNCTIONS[model.function_id][3]
+        concurrency = model.concurrency
         assert len(model.held) <= (concurrency.batch_max_size or concurrency.max_concurrent_inputs + MAX_AHEAD)
         assert concurrency.max_inputs is None or model.given <= concurrency.max_inputs
 
@@ -130,8 +144,36 @@ class AnyOrder(RuleBasedStateMachine):
         if function_id not in self.pools and not left_over:
             self.pools.add(function_id)
             self.is_warm |= function_id == "fu-warm"
-            app_id, resources, scaling, concurrency = FUNCTIONS[function_id]
-            self.tell(ev.PoolAdded(function_id, app_id, function_id, resources, scaling, concurrency))
+            self.publish(function_id, FUNCTIONS[function_id][1:])
+
+    def publish(self, function_id: str, made_of: tuple) -> None:
+        revision_id = self.current[function_id] = f"fu-{next(self.sequence)}"
+        self.revisions[revision_id] = made_of
+        self.retired.discard(function_id)
+        event = ev.PoolAdded(function_id, FUNCTIONS[function_id][0], function_id, *made_of, revision_id=revision_id)
+        self.tell(event)
+
+    @precondition(lambda self: self.pools)
+    @rule(data=st.data(), variant=st.sampled_from(VARIANTS), as_before=st.booleans())
+    def deploy_again(self, data: st.DataObject, variant: tuple, as_before: bool) -> None:
+        function_id = data.draw(st.sampled_from(sorted(self.pools)))
+        self.publish(function_id, FUNCTIONS[function_id][1:] if as_before else variant)
+        assert not any(
+            model.state == "starting" and model.revision_id != self.current[function_id]
+            for model in self.containers.values()
+            if model.function_id == function_id
+        )
+
+    @precondition(lambda self: self.pools)
+    @rule(data=st.data())
+    def retire_pool(self, data: st.DataObject) -> None:
+        function_id = data.draw(st.sampled_from(sorted(self.pools)))
+        self.retired.add(function_id)
+        running = {one for model in self.containers.values() for one in model.held}
+        self.tell(ev.PoolRetired(function_id, "it is no more"))
+        for one, (owner, _) in self.call.items():
+            if owner == function_id and one not in running:
+                assert self.where[one] in ("failed", "done", "dropped")
 
     @precondition(lambda self: self.pools)
     @rule(
@@ -182,7 +224,7 @@ class AnyOrder(RuleBasedStateMachine):
         container_id = data.draw(st.sampled_from(asked))
         model = self.containers[container_id]
         model.recalls = max(0, model.recalls - 1)
-        concurrency = FUNCTIONS[model.function_id][3]
+        concurrency = model.concurrency
         slots = max(concurrency.max_concurrent_inputs, concurrency.batch_max_size)
         back = model.held[slots + data.draw(st.integers(0, 3)) :]
         model.held = [one for one in model.held if one not in back]
@@ -245,6 +287,7 @@ class AnyOrder(RuleBasedStateMachine):
                 self.where[one] = "dropped"
         self.later = [entry for entry in self.later if self.call[entry[1]][0] != function_id]
         self.pools.discard(function_id)
+        self.retired.discard(function_id)
         self.tell(ev.PoolRemoved(function_id))
 
     @rule(seconds=st.sampled_from([0.001, 0.05, 1.0, 10.0, 100.0]))
@@ -260,14 +303,14 @@ class AnyOrder(RuleBasedStateMachine):
 
     @invariant()
     def limits_hold(self) -> None:
-        for function_id, (_, _, scaling, _) in FUNCTIONS.items():
-            live = [model for model in self.containers.values() if model.function_id == function_id]
-            assert scaling.max_containers is None or len(live) <= scaling.max_containers
+        for revision_id, count in Counter(model.revision_id for model in self.containers.values()).items():
+            scaling = self.revisions[revision_id][1]
+            assert scaling.max_containers is None or count <= scaling.max_containers
         for node_id in self.nodes:
             here = [model for model in self.containers.values() if model.node_id == node_id]
             cpu, memory = NODES[node_id]
-            assert sum(FUNCTIONS[model.function_id][1].memory for model in here) <= memory
-            assert sum(FUNCTIONS[model.function_id][1].cpu for model in here) <= 2 * cpu
+            assert sum(model.resources.memory for model in here) <= memory
+            assert sum(model.resources.cpu for model in here) <= 2 * cpu
 
     @invariant()
     def no_ready_container_rests_while_inputs_wait(self) -> None:
@@ -275,7 +318,7 @@ class AnyOrder(RuleBasedStateMachine):
         waiting = {self.call[one][0] for one, where in self.where.items() if where == "queued" and one not in delayed}
         for container_id in self.ready():
             model = self.containers[container_id]
-            spent = FUNCTIONS[model.function_id][3].max_inputs == model.given
+            spent = model.concurrency.max_inputs == model.given
             assert model.held or spent or model.function_id not in waiting
 
     @invariant()

@@ -66,6 +66,7 @@ class AppPublished:
     page_url: str = ""
     last_log: int = 0  #: `seq` of the last log entry before
     next_runs: dict[str, float] = field(default_factory=dict)  #: tag -> when it is due, in seconds since the epoch
+    rollback_of: int = 0  #: the version whose functions it took; 0: it brought its own
 
 
 @dataclass(frozen=True)

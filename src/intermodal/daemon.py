@@ -159,7 +159,9 @@ async def running(
         calls.on_finish = fleet.input_finished
         stack.callback(calls.flush)
         tokens = Tokens(store, rng, time.time)
-        dispatcher = Dispatcher(version=__version__, session_grace=settings.session_grace)
+        dispatcher = Dispatcher(
+            version=__version__, session_grace=settings.session_grace, client_timeout=settings.client_timeout
+        )
         node = _make_node(settings, blobs, fleet, ContainerCalls(dispatcher, fleet, tokens))
         stack.push_async_callback(node.close)
         await node.open()

@@ -34,6 +34,7 @@ class Settings:
     runtime: str = "runc"  #: an OCI runtime with runc's command line, or "mock": plain processes, for tests
     builder: str = "buildah"  #: "buildah", or "memory": nothing is built, for tests
     session_grace: float = 20.0  #: seconds after which an ephemeral app stops when its client stays away
+    client_timeout: float = 60.0  #: seconds a client may give no sign of life before it counts as disconnected
     start_timeout: float = 30.0  #: seconds a new container has to say hello
     stop_grace: float = 30.0  #: seconds running inputs have to finish when a container is stopped
     retention: float = 7 * 24 * 3600.0  #: seconds results are kept

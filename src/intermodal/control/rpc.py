@@ -27,6 +27,7 @@ Response = TypeVar("Response")
 logger = logging.getLogger("intermodal.rpc")
 
 SESSION_GRACE = 15.0  #: seconds that a session without a connection is waited for
+CLIENT_TIMEOUT = 60.0  #: seconds of silence after which a client's connection is given up
 
 #: The server's side of a stream: iterate over (item, body), `await send(message, body)`.
 ServerStream = MessageStream
@@ -51,12 +52,14 @@ class Dispatcher:
         *,
         version: str = "0.1.0",
         session_grace: float = SESSION_GRACE,
+        client_timeout: float = CLIENT_TIMEOUT,
         replies: ReplyMemory | None = None,
     ) -> None:
         """Args:
         version: sent to clients.
         session_grace: seconds after which a session whose last connection broke is closed; a client that says
             goodbye closes it at once.
+        client_timeout: seconds of silence, in spite of pings, after which a client's connection counts as broken.
         replies: where results of mutating calls are kept.
         """
         self.version = version
@@ -69,6 +72,7 @@ class Dispatcher:
         self.tasks: set[asyncio.Future[Any]] = set()  #: everything handlers are running in
         self.closing = False  #: new connections are hung up, so that clients try again and reach the next server
         self._session_grace = session_grace
+        self.client_timeout = client_timeout
         self._handlers: dict[str, tuple[Method[Any, Any], Callable[..., Any]]] = {}
         self._sessions: dict[tuple[Principal, str], _Session] = {}
         self._peers: set[Peer] = set()

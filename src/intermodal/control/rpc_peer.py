@@ -14,6 +14,7 @@ from modal._wire.codec import decode
 from modal._wire.connection import Aborted, Cancelled, Connection, Event, Hello, Opened, Said
 from modal._wire.endpoint import Carrier, Endpoint, MessageStream
 from modal._wire.errors import WireError, to_error_info
+from modal._wire.frames import Buffer
 from modal._wire.messages.common import ErrorInfo, Method, Shape
 from modal._wire.messages.token import Role
 from modal.exception import ConnectionError
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from intermodal.control.rpc import Dispatcher
 
 HANDSHAKE_TIMEOUT = 10.0  #: seconds that a new connection has to say hello
+_LOOKS = 4  # at a client during its timeout; a stall of the server itself costs one
 
 
 class Peer(Endpoint):
@@ -39,6 +41,9 @@ class Peer(Endpoint):
         self._runs: dict[int, Run] = {}
         self._tasks: dict[int, asyncio.Task[None]] = {}  # of streams
         self._handshake: asyncio.TimerHandle | None = None
+        self._heartbeat: asyncio.TimerHandle | None = None
+        self._was_heard = True  # since the last look of the heartbeat
+        self._silent_looks = 0
 
     # Endpoint
 
@@ -48,8 +53,9 @@ class Peer(Endpoint):
 
     def detached(self, reason: Exception | None) -> None:
         super().detached(reason)
-        if self._handshake is not None:
-            self._handshake.cancel()
+        for timer in (self._handshake, self._heartbeat):
+            if timer is not None:
+                timer.cancel()
         self.cancel_all()
         self._dispatcher.left(self, self._principal, self._session, for_good=self._said_bye)
 
@@ -57,6 +63,14 @@ class Peer(Endpoint):
     def token_id(self) -> str:
         """The token that it came with; "" for none."""
         return self._principal.token_id if self._principal is not None else ""
+
+    def received(self, frame: Buffer) -> None:
+        self._was_heard = True
+        super().received(frame)
+
+    def writable(self) -> None:
+        self._was_heard = True
+        super().writable()
 
     def refuse(self, error: ErrorInfo) -> None:
         """Tell the client why it is not served any more, and hang up."""
@@ -105,9 +119,24 @@ class Peer(Endpoint):
         self._session = event.session
         self.connection.welcome(self._dispatcher.version)
         self._dispatcher.joined(self._principal, self._session)
+        if self._principal.kind != "container":  # whether a container lives is known from its process
+            self._look()
 
     def _no_hello(self) -> None:
         self.broken(WireError(f"No handshake arrived within {HANDSHAKE_TIMEOUT:g} s."))
+
+    def _look(self) -> None:
+        """Hang up on a client that is frozen or cut off without a word. If it lives, it connects again."""
+        self._silent_looks = 0 if self._was_heard else self._silent_looks + 1
+        if self._silent_looks >= _LOOKS:
+            self.hang_up()
+            return
+        if not self._was_heard:
+            self.connection.ping(0)
+            self.poke()
+        self._was_heard = False
+        seconds = self._dispatcher.client_timeout / _LOOKS
+        self._heartbeat = asyncio.get_running_loop().call_later(seconds, self._look)
 
     # Calls
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import pty
 import re
@@ -206,6 +207,8 @@ def test_a_detached_app_is_left_running_and_can_be_stopped(environ, app_file):
     assert process.returncode == 130
     app_id = re.search(r"the app (ap-\w+) goes on running", errors)[1]  # type: ignore[index]
     assert containers(environ) == 1
-    stopped = run(environ, app_file.parent, "app", "stop", app_id)
-    assert stopped.stdout == f"Stopped the app {app_id}.\n"
+    listed = json.loads(run(environ, app_file.parent, "app", "list", "--json").stdout)
+    assert [(one["app_id"], one["state"]) for one in listed if not one["stopped_at"]] == [(app_id, "detached")]
+    stopped = run(environ, app_file.parent, "app", "stop", "the-app")
+    assert stopped.stdout == f"Stopped the app the-app ({app_id}).\n"
     wait_until_no_container_runs(environ)

@@ -32,7 +32,7 @@ from .env_option import env_option, environment_in_force
 from .errors import CliError
 from .lazy import LazyGroup
 from .request import ask
-from .tables import local_time, print_table
+from .tables import print_table, utc_time
 
 _IDENTIFIER = click.argument("app_identifier", required=False)
 _NAME = click.option("-n", "--name", help="Name of a deployed app, instead of APP_IDENTIFIER.")
@@ -71,8 +71,8 @@ def list_apps(env: Optional[str], as_json: bool) -> None:
             one.state.value,
             str(one.version or ""),
             str(one.containers),
-            local_time(one.created_at),
-            local_time(one.stopped_at),
+            utc_time(one.created_at),
+            utc_time(one.stopped_at),
         ]
         for one in apps
     ]
@@ -136,7 +136,7 @@ def history(app_identifier: Optional[str], env: Optional[str], name: Optional[st
     rows = [
         [
             f"v{one.version}",
-            local_time(one.deployed_at),
+            utc_time(one.deployed_at),
             one.client_version,
             one.deployed_by,
             one.tag,

@@ -3,23 +3,19 @@
 from __future__ import annotations
 
 import json
-import time
 from collections.abc import Sequence
 from typing import Optional
 
 import click
 
 
-def utc_time(at: float) -> str:
-    """A time as schedules have it: in UTC. `at` is in seconds since the epoch."""
+def utc_time(at: Optional[float]) -> str:
+    """A time as schedules have it: in UTC. `at` is in seconds since the epoch; None gives ""."""
     from datetime import datetime, timezone
 
+    if at is None:
+        return ""
     return datetime.fromtimestamp(at, timezone.utc).strftime("%Y-%m-%d %H:%M:%S UTC")
-
-
-def local_time(seconds: Optional[float]) -> str:
-    """A time (seconds since the epoch) as people and programs can read it, with the zone; "" for None."""
-    return "" if seconds is None else time.strftime("%Y-%m-%d %H:%M:%S%z", time.localtime(seconds))
 
 
 def print_table(columns: Sequence[str], rows: Sequence[Sequence[str]], as_json: bool) -> None:

@@ -6,17 +6,22 @@
 
 from __future__ import annotations
 
-import json
 import os
 import re
-import sys
-import tempfile
-from pathlib import Path
 from typing import Any, Callable, NamedTuple, Optional
 
+from . import _config_file
 from .exception import InvalidError
 
-__all__ = ["Config", "config", "config_profiles", "config_set_active_profile", "config_set_value", "current_profile"]
+__all__ = [
+    "Config",
+    "config",
+    "config_profiles",
+    "config_set_active_profile",
+    "config_set_value",
+    "config_set_values",
+    "current_profile",
+]
 
 _TRUE, _FALSE = ("1", "true", "yes", "on"), ("", "0", "false", "no", "off")
 _LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL")
@@ -78,67 +83,17 @@ _SETTINGS: dict[str, _Setting] = {
 }
 
 
-def _path() -> Path:
-    return Path(os.environ.get("MODAL_CONFIG_PATH") or "~/.modal.toml").expanduser()
-
-
-def _parse(text: str) -> dict[str, Any]:
-    import importlib
-
-    parser = "tomllib" if sys.version_info >= (3, 11) else "tomli"
-    sections: dict[str, Any] = importlib.import_module(parser).loads(text)
-    return sections
-
-
-def _read() -> dict[str, dict[str, Any]]:
-    """The sections of the file. Raises InvalidError when it is not TOML or not made of sections."""
-    path = _path()
-    try:
-        text = path.read_text(encoding="utf-8")
-    except FileNotFoundError:
-        return {}
-    except (OSError, UnicodeDecodeError) as error:
-        raise InvalidError(f"The configuration file {path} cannot be read: {error}.") from None
-    try:
-        sections = _parse(text)
-    except ValueError as error:
-        raise InvalidError(f"The configuration file {path} is not valid TOML: {error}.") from None
-    for name, section in sections.items():
-        if not isinstance(section, dict):
-            raise InvalidError(f"The configuration file {path}: {name!r} must be inside a section such as [default].")
-    return sections
-
-
-def _write(sections: dict[str, dict[str, Any]]) -> None:
-    """Replace the file in one step; it may hold a token, so only its owner can read it."""
-    lines = []
-    for name, section in sections.items():
-        key = name if re.fullmatch(r"[A-Za-z0-9_-]+", name) else json.dumps(name)
-        lines.append(f"[{key}]")
-        lines += [f"{field} = {json.dumps(value)}" for field, value in section.items()]
-        lines.append("")
-    path = _path()
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=".modal.toml.")
-    try:
-        with os.fdopen(handle, "w", encoding="utf-8") as file:
-            file.write("\n".join(lines))
-        Path(temporary).replace(path)
-    except BaseException:
-        Path(temporary).unlink()
-        raise
-
-
 def current_profile() -> str:
     """The name of the profile in force."""
     named = os.environ.get("MODAL_PROFILE")
     if named:
         return named
-    return next((name for name, section in _read().items() if section.get("active") is True), "default")
+    return next((name for name, section in _config_file.read().items() if section.get("active") is True), "default")
 
 
 def config_profiles() -> list[str]:
     """List the profiles in the configuration file."""
-    return list(_read())
+    return list(_config_file.read())
 
 
 def config_set_active_profile(env: str) -> None:
@@ -147,13 +102,16 @@ def config_set_active_profile(env: str) -> None:
     Raises:
         InvalidError: there is no such profile.
     """
-    sections = _read()
-    if env not in sections:
-        raise InvalidError(f"There is no profile {env!r} in {_path()}.")
-    for section in sections.values():
+    with _config_file.edited() as document:
+        if env not in document:
+            raise InvalidError(f"There is no profile {env!r} in {_config_file.path()}.")
+        _activate(document, env)
+
+
+def _activate(document: Any, profile: str) -> None:
+    for section in document.values():
         section.pop("active", None)
-    sections[env]["active"] = True
-    _write(sections)
+    document[profile]["active"] = True
 
 
 def config_set_value(key: str, value: Any, profile: Optional[str] = None) -> None:
@@ -162,14 +120,30 @@ def config_set_value(key: str, value: Any, profile: Optional[str] = None) -> Non
     Raises:
         InvalidError: no such setting, or a value that does not fit it.
     """
-    checked = None if value is None else _convert(key, value, repr(key))
-    sections = _read()
-    section = sections.setdefault(profile or current_profile(), {})
-    if checked is None:
-        section.pop(key, None)
-    else:
-        section[key] = checked
-    _write(sections)
+    config_set_values({key: value}, profile)
+
+
+def config_set_values(values: dict[str, Any], profile: Optional[str] = None, activate: bool = False) -> None:
+    """Write settings into a profile of the configuration file, in one step; None removes one.
+
+    Args:
+        profile: made when it is not there; by default the current one.
+        activate: also make it the active one.
+
+    Raises:
+        InvalidError: no such setting, or a value that does not fit it.
+    """
+    checked = {key: None if value is None else _convert(key, value, repr(key)) for key, value in values.items()}
+    profile = profile or current_profile()
+    with _config_file.edited() as document:
+        section = _config_file.section_of(document, profile)
+        for key, value in checked.items():
+            if value is None:
+                section.pop(key, None)
+            else:
+                section[key] = value
+        if activate:
+            _activate(document, profile)
 
 
 def _setting(key: str) -> _Setting:
@@ -206,9 +180,9 @@ class Config:
         variable = f"MODAL_{key.upper()}"
         if use_env and os.environ.get(variable):
             return _convert(key, os.environ[variable], variable)
-        section = _read().get(profile or current_profile(), {})
+        section = _config_file.read().get(profile or current_profile(), {})
         if key in section:
-            return _convert(key, section[key], f"{key!r} in {_path()}")
+            return _convert(key, section[key], f"{key!r} in {_config_file.path()}")
         return setting.default
 
     def override_locally(self, key: str, value: str) -> None:

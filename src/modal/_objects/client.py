@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Optional
 from .. import _event_loop
 from .._runtime_context import container_context
 from .._sync import at_exit, blocking_method
-from ..exception import InvalidError
+from ..exception import AuthError, InvalidError
 
 if TYPE_CHECKING:
     import asyncio
@@ -39,7 +39,7 @@ class Client:
 
     @classmethod
     def from_credentials(cls, token_id: str, token_secret: str) -> Client:
-        """Make a client that connects with a token.
+        """Make a client that acts for the owner of a token, whatever this process is otherwise.
 
         Raises:
             InvalidError: a part of the token is empty or no string.
@@ -149,14 +149,23 @@ def default_client() -> Client:
     """The client of this process: to the configured server, or in a container to its agent."""
     global _default, _default_pid
     if _default is None or _default.is_closed() or _default_pid != os.getpid():
-        token = None
-        if container_context() is None:
-            from ..config import config
-
-            token_id, secret = config.get("token_id"), config.get("token_secret")
-            token = {"id": token_id, "secret": secret} if token_id and secret else None
-        _default, _default_pid = Client(token=token), os.getpid()
+        _default, _default_pid = Client(token=_configured_token()), os.getpid()
     return _default
+
+
+def _configured_token() -> Optional[dict[str, Any]]:
+    """The token for a server over the network. Sockets need none, and must not fail for one that is for elsewhere."""
+    if not (_configured_target() or "").startswith("http"):
+        return None
+    from ..config import config
+
+    token_id, secret = config.get("token_id"), config.get("token_secret")
+    if bool(token_id) != bool(secret):
+        given, missing = ("token_id", "token_secret") if token_id else ("token_secret", "token_id")
+        raise AuthError(
+            f"{given} is set but {missing} is not. Set MODAL_{missing.upper()}, or store both with `modal token set`."
+        )
+    return {"id": token_id, "secret": secret} if token_id else None
 
 
 async def _close_default() -> None:

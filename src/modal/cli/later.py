@@ -18,7 +18,6 @@ GROUPS = {
     "nfs": "Manage network file systems.",
     "secret": "Manage secrets.",
     "volume": "Manage volumes.",
-    "token": "Manage tokens.",
 }
 
 #: command -> (what it does, its arguments and options). `<x>` is a required argument, `[x]` an optional one, `...`
@@ -30,7 +29,6 @@ COMMANDS: dict[str, tuple[str, str]] = {
         "[container_or_function] -c/--cmd= -e/--env= --image= --add-python= --volume= --cpu= --memory= --gpu= "
         "--cloud= --region= --pty/--no-pty",
     ),
-    "setup": ("Set up this machine's client.", "--profile="),
     "launch jupyter": (
         "Start Jupyter in a container.",
         "--cpu= --memory= --gpu= --timeout= --image= --add-python= --mount= --volume= --detach/--no-detach",
@@ -63,11 +61,6 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "volume cp": ("Copy files within a volume.", "<volume_name> <paths>... -e/--env="),
     "volume delete": ("Delete a volume with its files.", "<volume_name> -y/--yes -e/--env="),
     "volume rename": ("Rename a volume.", "<old_name> <new_name> -y/--yes -e/--env="),
-    "token set": (
-        "Store a token in the configuration.",
-        "--token-id= --token-secret= --profile= --activate/--no-activate --verify/--no-verify",
-    ),
-    "token new": ("Make a new token.", "--profile= --activate/--no-activate --verify/--no-verify --source="),
 }
 
 OPTION_HELP = {
@@ -87,19 +80,14 @@ OPTION_HELP = {
     "--mount": "Local directory to send along.",
     "--name": "Name of the app.",
     "--partition": "Partition of the queue.",
-    "--profile": "Profile of the configuration.",
     "--pty": "Run the command in a terminal.",
     "--recursive": "Delete directories with what is in them.",
     "--region": "Region to run in.",
     "--repr": "Show keys and values as Python writes them.",
-    "--source": "Where the request for the token comes from.",
     "--stream-logs": "Show the app's logs after it is deployed.",
     "--tag": "Mark this deployment with a version tag.",
     "--timeout": "Seconds after which it ends.",
-    "--token-id": "Token id; - reads it from stdin.",
-    "--token-secret": "Token secret; - reads it from stdin.",
     "--total": "Count the items of all partitions.",
-    "--verify": "Check the token with the server first.",
     "--version": "Version of the volume's file system.",
     "--volume": "Volume to attach.",
     "--yes": "Do not ask.",

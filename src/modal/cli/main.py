@@ -23,17 +23,17 @@ _REAL = {
     "environment": LazyCommand("Manage environments.", "modal.cli.environment", "environment_group"),
     "dict": LazyCommand("Manage dicts.", "modal.cli.dict", "dict_group"),
     "queue": LazyCommand("Manage queues.", "modal.cli.queue", "queue_group"),
+    "setup": LazyCommand("Set up this machine's client.", "modal.cli.token", "setup"),
+    "token": LazyCommand("Store tokens, which open servers over the network.", "modal.cli.token", "token_group"),
     "profile": LazyCommand("Switch between profiles of the configuration.", "modal.cli.profile", "profile_group"),
 }
 _LATER = {
     "serve": "Run an app's web endpoints while its code changes.",
     "shell": "Open a shell or run a command in a container.",
-    "setup": "Set up this machine's client.",
     "launch": "Start a notebook or an editor in a container.",
     "nfs": "Manage network file systems.",
     "secret": "Manage secrets.",
     "volume": "Manage volumes.",
-    "token": "Manage tokens.",
 }
 
 

@@ -149,15 +149,14 @@ def _exit_arguments(hook: Callable[..., Any]) -> tuple[Any, ...]:
 
 
 def _complain(what: str, exc: BaseException) -> None:
-    import traceback
+    from traceback import format_exception
+
+    from modal._tracebacks import without_sdk_frames
 
     if isinstance(exc, SystemExit):
         streams.complain(f"{_capital(what)} called sys.exit; the container ends as it would have.")
         return
-    frames = exc.__traceback__
-    for _ in range(1):  # our own
-        frames = frames.tb_next if frames is not None else None
-    text = "".join(traceback.format_exception(type(exc), exc, frames))
+    text = "".join(format_exception(type(exc), exc, without_sdk_frames(exc.__traceback__)))
     streams.complain(f"{_capital(what)} raised an exception:\n{text}".rstrip())
 
 

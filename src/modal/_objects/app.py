@@ -17,7 +17,7 @@ from .function import Function
 from .function_options import NOTHING, FunctionOptions, check_options, with_batches
 from .local_entrypoint import LocalEntrypoint
 from .partial_function import Mark, PartialFunction, parameter
-from .user_class import class_options, spec_of
+from .user_class import class_options, forget_decorated_bases, spec_of
 from .user_function import check_class_place, check_function, check_scheduled_function, is_generator_function
 
 if TYPE_CHECKING:
@@ -450,6 +450,7 @@ class App:
         if isinstance(user_cls, Cls):
             raise InvalidError(f"The class {user_cls._function._tag!r} is registered with an app already.")
         check_class_place(user_cls, options.serialized)
+        forget_decorated_bases(user_cls)
         spec = spec_of(user_cls)
         tag = user_cls.__name__
         cls = Cls._of(user_cls, tag, class_options(user_cls, spec, options, self._not_yet), spec)

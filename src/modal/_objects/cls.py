@@ -233,18 +233,13 @@ class Cls(Object):
     async def _overrides(self, rpc: RpcClient) -> FunctionOverrides:
         from .._wire.messages.function import FunctionOverrides
         from .function_options import NOTHING, check_options
-        from .resolver import Resolver
 
         given = self._options.given
         options = check_options({**NOTHING, **given})
         resources = options.resources
         secret_ids: Optional[list[str]] = None
         if "secrets" in given:
-            resolver = Resolver(rpc, self._function._app_id())
-            try:
-                secret_ids = await resolver.load_all(options.secrets)
-            finally:
-                await resolver.close()
+            secret_ids = await self._function._lasting_resolver(rpc).load_all(options.secrets)
         return FunctionOverrides(
             cpu=resources.cpu if "cpu" in given else None,
             cpu_limit=resources.cpu_limit,

@@ -88,6 +88,7 @@ class Function(Object, Generic[P, ReturnType, OriginalReturnType]):
     _generation = 0  #: of the event loop that `_rpc` belongs to
     _app: Optional[App] = None  #: the app it was registered with
     _reference: Optional[FunctionReference] = None  #: where to find it, when it was not defined in this process
+    _resolver: Optional[Resolver] = None  #: of what is made while the app runs
     _owner = ""  #: the app that a function which was looked up belongs to
     _method = ""  #: set for a method of a class
     _cls_spec: Optional[ClassSpec] = None  #: set for a class
@@ -221,6 +222,15 @@ class Function(Object, Generic[P, ReturnType, OriginalReturnType]):
         context = container_context()
         app_id = self._app.app_id if self._app is not None else None
         return self._owner or app_id or (context.app_id if context is not None else "")
+
+    def _lasting_resolver(self, rpc: RpcClient) -> Resolver:
+        """Loads objects for this function's app, each once as long as the app runs."""
+        from .resolver import Resolver
+
+        app_id = self._app_id()
+        if self._resolver is None or self._resolver.client is not rpc or self._resolver.app_id != app_id:
+            self._resolver = Resolver(rpc, app_id)
+        return self._resolver
 
     async def _load(self, resolver: Resolver) -> str:
         raise InvalidError(f"{self._what} is loaded by its app only.")

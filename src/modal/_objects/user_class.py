@@ -59,6 +59,15 @@ def _hooks(cls: type, mark: Mark) -> dict[str, Callable[..., Any]]:
     return {name: one.raw_f for name, one in marked(cls).items() if mark in one.marks}
 
 
+def forget_decorated_bases(cls: type) -> None:
+    """Let a class that derives from decorated ones derive from the users' classes alone, also when it is pickled."""
+    for one in cls.__mro__:
+        bases = vars(one).get("__orig_bases__", ())
+        plain = tuple(getattr(base, "_user_cls", None) or base for base in bases)
+        if plain != bases:
+            one.__orig_bases__ = plain  # type: ignore[attr-defined]
+
+
 # -- parameters and constructors
 
 

@@ -39,13 +39,14 @@ from intermodal.control.function_service import FunctionService
 from intermodal.control.functions import Functions
 from intermodal.control.http_port import HttpPort
 from intermodal.control.image_service import ImageService
-from intermodal.control.mount_service import MountService, SecretService
+from intermodal.control.mount_service import MountService
 from intermodal.control.named_service import NamedService
 from intermodal.control.queue_service import QueueService
 from intermodal.control.recovery import Recovery
 from intermodal.control.retention import Retention
 from intermodal.control.rpc import LOCAL, Dispatcher, serve_unix
 from intermodal.control.schedules import Schedules
+from intermodal.control.secret_service import SecretService
 from intermodal.control.server_service import ServerService
 from intermodal.control.token_service import TokenService
 from intermodal.control.tokens import Tokens
@@ -148,14 +149,14 @@ async def running(
         await blobs.open()
         environments = Environments(store, rng, time.time)
         apps, functions, calls = Apps(store, environments, time.time), Functions(), Calls(store, time.time)
-        secrets = SecretService(store, SecretBox(settings.data_dir / "secret.key"), apps, rng)
+        secrets = SecretService(store, SecretBox(settings.secret_key_file), apps, rng, time.time)
         builder = builder or _make_builder(settings, blobs, secrets)
         stack.push_async_callback(builder.close)
         await builder.open()
         images, mounts = ImageService(builder), MountService(store, blobs, time.time)
 
         scheduler = Scheduler(iter(lambda: new_id("ta", rng), ""))
-        fleet = Fleet(scheduler, calls, functions, apps, secrets.env, time.time, settings.stop_grace)
+        fleet = Fleet(scheduler, calls, functions, apps, secrets, time.time, settings.stop_grace)
         calls.on_finish = fleet.input_finished
         stack.callback(calls.flush)
         tokens = Tokens(store, rng, time.time)
@@ -193,7 +194,7 @@ async def running(
             call_service,
             class_service,
             DeploymentService(store, apps, functions, deployments, schedules),
-            EnvironmentService(environments, apps, app_service, named),
+            EnvironmentService(environments, apps, app_service, named, secrets),
             ContainerService(apps, fleet, node),
             function_service,
             images,

@@ -57,6 +57,11 @@ class Settings:
         return self.run_dir / "server.pid"
 
     @property
+    def secret_key_file(self) -> Path:
+        """The key that secrets are encrypted with."""
+        return self.data_dir / "secret.key"
+
+    @property
     def log_file(self) -> Path:
         """Where a server started in the background writes its log."""
         return self.data_dir / "server.log"

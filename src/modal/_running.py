@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Optional
 
 from ._follow import Follower
-from ._objects.client import Client, default_client
+from ._objects.client import Client, current_environment, default_client
 from ._objects.function_load import load_functions
 from ._objects.resolver import Resolver
 from ._output import output
@@ -66,13 +66,13 @@ async def running(app: App, client: Optional[Client], options: RunOptions) -> As
         rpc = await client._rpc()
         state = AppState.DETACHED if options.detach else AppState.EPHEMERAL
         description = app.description or _default_description()
-        environment = options.environment_name or config.get("environment")
+        environment = current_environment(options.environment_name)
         created, _ = await rpc.unary(APP_CREATE, AppCreate(description, environment, state, app.name))
         app._app_id = created.app_id
         watch = _Watch(rpc, created.app_id)
         reason, patience = AppStopReason.FAILED, _STOP_TIMEOUT
         try:
-            await _start(app, client, rpc, state)
+            await _start(app, client, rpc, state, environment)
             watch.start()
             output().app_started(created.app_id, description)
             yield
@@ -106,10 +106,10 @@ def _default_description() -> str:
     return Path(main).name if main else "interactive session"
 
 
-async def _start(app: App, client: Client, rpc: RpcClient, state: AppState) -> None:
+async def _start(app: App, client: Client, rpc: RpcClient, state: AppState, environment: str) -> None:
     """Load and publish the app's functions, so that they can be called."""
     assert app._app_id is not None
-    handles = await load(app, rpc, app._app_id)
+    handles = await load(app, rpc, app._app_id, environment)
     ids = {tag: handle.function_id for tag, handle in handles.items()}
     await rpc.unary(APP_PUBLISH, AppPublish(app._app_id, ids, state))
     functions = app._loadable()
@@ -119,9 +119,9 @@ async def _start(app: App, client: Client, rpc: RpcClient, state: AppState) -> N
         function._attach(rpc, handle.function_id, handle.web_url)
 
 
-async def load(app: App, rpc: RpcClient, app_id: str) -> dict[str, FunctionHandle]:
+async def load(app: App, rpc: RpcClient, app_id: str, environment: str) -> dict[str, FunctionHandle]:
     """Create the app's objects at the server, by tag."""
-    resolver = Resolver(rpc, app_id)
+    resolver = Resolver(rpc, app_id, environment)
     try:
         return await load_functions(app, resolver)
     finally:

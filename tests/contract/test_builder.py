@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import shutil
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterable, Iterator
 from pathlib import Path
 
 import pytest
@@ -34,6 +34,9 @@ class Log:
 class Nothing:
     def env(self, secret_id: str) -> dict[str, str]:
         raise NotFoundError(f"There is no secret {secret_id}.")
+
+    def note_use(self, secret_ids: Iterable[str]) -> None:
+        """Nobody asks."""
 
     def path(self, digest: str) -> Path:
         raise NotFoundError(f"There is no blob {digest}.")

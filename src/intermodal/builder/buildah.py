@@ -15,9 +15,10 @@ import shutil
 import signal
 import tempfile
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
+from intermodal.builder.dockerfile import VARIABLES
 from intermodal.model.errors import DiskFull, MissingTool, RuntimeFailure
 
 #: Runs a program in namespaces that die with it, and it with us.
@@ -27,6 +28,11 @@ NAMESPACE = (
 _TOOLS = {"buildah": "buildah", "runc": "runc", "unshare": "util-linux", "setpriv": "util-linux", "mount": "mount"}
 #: A runc state directory that vanishes with the mount namespace.
 _IN_NAMESPACE = 'mkdir -p /run/runc && mount -t tmpfs -o mode=700 tmpfs /run/runc && exec "$@"'
+#: The same, and the variables of RUN steps, read from stdin: in memory, and in this mount namespace alone.
+_WITH_VARIABLES = (
+    'mount -t tmpfs -o mode=755 tmpfs "$1" && cat > "$1/environment.sh" && chmod 444 "$1/environment.sh" && '
+    f"shift && exec </dev/null && {_IN_NAMESPACE}"
+)
 _IMAGE_ID = re.compile(r"[0-9a-f]{64}\Z")
 _CGROUPS = Path("/sys/fs/cgroup")
 _MAX_LINE = 64 * 1024
@@ -50,6 +56,7 @@ class Bud:
     context: Path
     tag: str
     volumes: tuple[str, ...] = ()  #: as buildah's ``-v``
+    variables: str = field(default="", repr=False)  #: shell assignments for RUN steps, at `dockerfile.ENVIRONMENT`
     use_cache: bool = True
 
 
@@ -88,23 +95,28 @@ class Buildah:
         argv = ["bud", "--runtime", "runc", "--isolation", "oci", "--network", "host", "--layers", "--force-rm"]
         argv += ["--format", "docker"]  # the other format cannot keep SHELL and HEALTHCHECK
         argv += [] if bud.use_cache else ["--no-cache"]
-        for volume in bud.volumes:
+        for volume in (*bud.volumes, f"{_variables_directory(workspace)}:{VARIABLES}:ro"):
             argv += ["-v", volume]
         argv += ["--ignorefile", os.devnull]  # the client has chosen the files; a .dockerignore among them is data
         argv += ["--iidfile", str(iid_file), "-t", bud.tag, "-f", str(bud.dockerfile), str(bud.context)]
-        await self.run(argv, workspace, output)
+        await self.run(argv, workspace, output, bud.variables)
         image = iid_file.read_text().strip().removeprefix("sha256:")
         if not _IMAGE_ID.match(image):
             raise RuntimeFailure(f"buildah reported {image!r} as the id of the image it built.")
         return image
 
-    async def run(self, argv: Sequence[str], workspace: Path, output: Callable[[str], None]) -> None:
+    async def run(
+        self, argv: Sequence[str], workspace: Path, output: Callable[[str], None], variables: str = ""
+    ) -> None:
         """Run one buildah command with its output in `output`, line by line."""
         storage = ["--root", str(self.root), "--runroot", str(self._runroot), "--storage-driver", "overlay"]
         temporary = workspace / "tmp"
         temporary.mkdir(exist_ok=True)
-        command = [*NAMESPACE, "sh", "-c", _IN_NAMESPACE, "sh", "buildah", *storage, *argv]
-        await run_command(command, {**os.environ, "TMPDIR": str(temporary), "BUILDAH_ISOLATION": "oci"}, output)
+        directory = _variables_directory(workspace)
+        directory.mkdir(exist_ok=True)
+        command = [*NAMESPACE, "sh", "-c", _WITH_VARIABLES, "sh", str(directory), "buildah", *storage, *argv]
+        env = {**os.environ, "TMPDIR": str(temporary), "BUILDAH_ISOLATION": "oci"}
+        await run_command(command, env, output, variables.encode())
 
     async def sweep(self) -> int:
         """Remove what interrupted builds left; return how many there were. No build may run meanwhile."""
@@ -118,6 +130,10 @@ class Buildah:
                 except CommandFailed as failure:
                     raise RuntimeFailure(f"buildah could not remove old working containers: {failure.output}") from None
         return len(left)
+
+
+def _variables_directory(workspace: Path) -> Path:
+    return workspace / "variables"
 
 
 def remove_workspace(path: Path) -> None:
@@ -137,9 +153,11 @@ def _cgroups_named(name: str) -> list[Path]:
 
 
 async def run_command(
-    command: Sequence[str], env: Mapping[str, str], output: Callable[[str], None], tail: int = 40
+    command: Sequence[str], env: Mapping[str, str], output: Callable[[str], None], stdin: bytes = b"", tail: int = 40
 ) -> None:
     """Run a program whose first child process is the root of a pid namespace; kill that namespace on cancel.
+
+    It reads all of `stdin` before it says anything.
 
     Raises:
         CommandFailed: it ended with an error; holds the last `tail` lines.
@@ -147,7 +165,7 @@ async def run_command(
     """
     process = await asyncio.create_subprocess_exec(
         *command,
-        stdin=asyncio.subprocess.DEVNULL,
+        stdin=asyncio.subprocess.PIPE,
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.STDOUT,
         env=dict(env),
@@ -156,6 +174,7 @@ async def run_command(
     )
     last: list[str] = []
     try:
+        await _feed(process, stdin)
         async for line in _lines(process):
             last.append(line)
             del last[:-tail]
@@ -169,6 +188,14 @@ async def run_command(
         if _NO_SPACE in text.lower():
             raise DiskFull("No space is left on the disk that holds images; free some, or move the data directory.")
         raise CommandFailed(status, text)
+
+
+async def _feed(process: asyncio.subprocess.Process, data: bytes) -> None:
+    assert process.stdin is not None
+    with contextlib.suppress(BrokenPipeError, ConnectionResetError):  # it ended: its status says more
+        process.stdin.write(data)
+        await process.stdin.drain()
+    process.stdin.close()
 
 
 async def _lines(process: asyncio.subprocess.Process) -> AsyncIterator[str]:

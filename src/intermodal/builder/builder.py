@@ -23,7 +23,7 @@ from intermodal.builder.build_log import StepLog, failure_text
 from intermodal.builder.buildah import Bud, Buildah, CommandFailed
 from intermodal.builder.dockerfile import Recipe
 from intermodal.builder.graph import Link
-from intermodal.builder.host_trust import HostTrust, gather
+from intermodal.builder.host_trust import HostTrust, gather, shell_exports
 from intermodal.builder.interface import BlobReader, BuildLog, SecretSource
 from intermodal.builder.layer_tree import LayerTree
 from intermodal.builder.probe import probe_python
@@ -159,7 +159,7 @@ class BuildahBuilder:
         tag = f"{TAG}:{link.image_id}"
         steps = StepLog(log, recipe.titles, quiet=len(recipe.titles) == 1)
         try:
-            bud = Bud(file, context, tag, volumes, use_cache=not link.forced)
+            bud = Bud(file, context, tag, volumes, self._variables(link), use_cache=not link.forced)
             storage_id = await self._buildah.build(bud, workspace, steps.line)
         except CommandFailed:
             raise RemoteError(failure_text(steps.current or _title(link, recipe), steps.tail)) from None
@@ -196,16 +196,21 @@ class BuildahBuilder:
             self._trust = await asyncio.to_thread(gather, os.environ, (sys.executable, "-m", "pip"))
         handed = workspace / "handed"
         handed.mkdir()
-        variables: dict[str, str] = {}
-        for secret_id in link.layer.secret_ids:
-            variables.update(self._secrets.env(secret_id))
-        self._trust.write(handed, variables)
+        self._trust.write(handed)
         volumes = [f"{handed}:{dockerfile.MOUNT}:ro"]
         if link.layer.kind is LayerKind.PIP_INSTALL:
             packages = self._cache / "uv"
             packages.mkdir(parents=True, exist_ok=True)
             volumes += [f"{_uv()}:{dockerfile.UV}:ro", f"{packages}:{dockerfile.UV_CACHE}:rw"]
         return (*volumes, *self._apt_sources(workspace, LayerTree(self._records.paths(parent))))
+
+    def _variables(self, link: Link) -> str:
+        """Shell assignments for RUN steps: what the host trusts, and the secrets."""
+        variables = self._trust.environment() if self._trust is not None else {}
+        for secret_id in link.layer.secret_ids:
+            variables.update(self._secrets.env(secret_id))
+        self._secrets.note_use(link.layer.secret_ids)
+        return shell_exports(variables)
 
     @staticmethod
     def _apt_sources(workspace: Path, tree: LayerTree) -> list[str]:

@@ -2,6 +2,7 @@
 
 Every RUN step first reads a file of shell assignments that is mounted for the build (`ENVIRONMENT`): secrets and what
 the host trusts (certificates, package indexes). So neither is in the image, its history or any process's arguments.
+That file is in memory only, and only the build's own processes see it.
 """
 
 from __future__ import annotations
@@ -18,7 +19,9 @@ from modal.exception import InvalidError
 
 #: Where the build's own files are mounted, read-only.
 MOUNT = "/run/intermodal"
-ENVIRONMENT = f"{MOUNT}/environment.sh"
+#: Where the file system in memory with the variables is mounted.
+VARIABLES = "/run/intermodal-variables"
+ENVIRONMENT = f"{VARIABLES}/environment.sh"
 UV = "/run/intermodal-uv/uv"
 UV_CACHE = "/run/intermodal-uv-cache"
 

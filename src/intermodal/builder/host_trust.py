@@ -1,6 +1,6 @@
 """What the host trusts, handed to build steps and never to images: certificates, package indexes, apt's mirror.
 
-The files made here are mounted into RUN steps at `dockerfile.MOUNT`; `environment.sh` there points programs at them.
+The files made here are mounted into RUN steps at `dockerfile.MOUNT`; the variables point programs at them.
 """
 
 from __future__ import annotations
@@ -47,9 +47,8 @@ class HostTrust:
     proxies: Mapping[str, str] = field(default_factory=dict)
     apt: tuple[str, ...] = ()  #: lines of apt.conf
 
-    def write(self, directory: Path, secrets: Mapping[str, str]) -> None:
+    def write(self, directory: Path) -> None:
         """Write the files that RUN steps see at `dockerfile.MOUNT`."""
-        environment = dict(self.environment())
         if self.ca_bundle is not None:
             (directory / "ca.crt").write_bytes(self.ca_bundle.read_bytes())
             (directory / "wgetrc").write_text(f"ca_certificate = {MOUNT}/ca.crt\n")
@@ -57,8 +56,6 @@ class HostTrust:
         (directory / "uv.toml").write_text(uv_toml(self.pip))
         apt = [f'Acquire::https::CAInfo "{MOUNT}/ca.crt";'] if self.ca_bundle is not None else []
         (directory / "apt.conf").write_text("".join(f"{line}\n" for line in [*self.apt, *apt]))
-        environment.update(secrets)
-        (directory / "environment.sh").write_text(shell_exports(environment))
         for path in directory.iterdir():
             path.chmod(0o444)
         directory.chmod(0o755)

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Protocol
 
 from intermodal.model.container import BuiltImage
@@ -24,6 +25,9 @@ class BuildLog(Protocol):
 class SecretSource(Protocol):
     def env(self, secret_id: str) -> dict[str, str]:
         """The variables of a secret. Raises `modal.exception.NotFoundError`."""
+
+    def note_use(self, secret_ids: Iterable[str]) -> None:
+        """A build step gets these now."""
 
 
 class Builder(Protocol):

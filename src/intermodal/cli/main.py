@@ -189,6 +189,26 @@ def revoke_token(token: str, **given: Any) -> None:
     revoke(Settings.load(**given), token)
 
 
+@intermodal_cli.group()
+def secrets() -> None:
+    """Look after the secrets that the server keeps."""
+
+
+@secrets.command("rotate-key")
+@_takes(_DATA_DIR)
+def rotate_key(**given: Any) -> None:
+    """Encrypt every secret with a new key, and forget the old one.
+
+    The server may run meanwhile. Interrupted at any moment, secrets can still be read; run it again then.
+    """
+    from intermodal.cli.key_rotation import rotate
+
+    settings = Settings.load(**given)
+    count = rotate(settings)
+    noun = "secret is" if count == 1 else "secrets are"
+    click.echo(f"{count} {noun} encrypted with a new key, in {settings.secret_key_file}.")
+
+
 def main(args: Sequence[str] | None = None) -> None:
     """Run the command line and exit the process with its code."""
     sys.exit(run_command_line(args))

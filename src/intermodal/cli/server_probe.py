@@ -6,14 +6,17 @@ import asyncio
 import contextlib
 import os
 import random
+from typing import TypeVar
 
 from intermodal.model.ids import new_id
 from intermodal.settings import Settings
 from modal._wire.client import RpcClient
-from modal._wire.messages.common import Empty
+from modal._wire.messages.common import Empty, Method
 from modal._wire.messages.server import SERVER_INFO, ServerInfo
 from modal.exception import ConnectionError, TimeoutError
 
+Request = TypeVar("Request")
+Response = TypeVar("Response")
 ANSWER_TIMEOUT = 10.0  #: seconds a server has to answer
 
 
@@ -47,6 +50,26 @@ def ask(settings: Settings) -> ServerInfo | None:
 
 
 async def _ask(settings: Settings) -> ServerInfo | None:
+    try:
+        return await request(settings, SERVER_INFO, Empty(), ANSWER_TIMEOUT)
+    except TimeoutError as error:
+        raise TimeoutError(
+            f"The server on {settings.data_dir} does not answer within {ANSWER_TIMEOUT:.0f} seconds. "
+            "Look into its log, or stop it with `intermodal down --force`."
+        ) from error
+    except ConnectionError:
+        return None
+
+
+async def request(
+    settings: Settings, method: Method[Request, Response], message: Request, timeout: float | None
+) -> Response:
+    """One request to the server on this data directory.
+
+    Raises:
+        ConnectionError: none answers.
+        TimeoutError: it takes longer than `timeout` seconds.
+    """
     client = RpcClient(
         f"unix://{settings.socket}",
         session=new_id("se", random.SystemRandom()),
@@ -55,14 +78,7 @@ async def _ask(settings: Settings) -> ServerInfo | None:
     )
     try:
         await client.open()
-        info, _ = await client.unary(SERVER_INFO, Empty(), timeout=ANSWER_TIMEOUT)
-        return info
-    except TimeoutError as error:
-        raise TimeoutError(
-            f"The server on {settings.data_dir} does not answer within {ANSWER_TIMEOUT:.0f} seconds. "
-            "Look into its log, or stop it with `intermodal down --force`."
-        ) from error
-    except ConnectionError:
-        return None
+        reply, _ = await client.unary(method, message, timeout=timeout)
+        return reply
     finally:
         await client.close()

@@ -15,8 +15,8 @@ from intermodal.control.deployments import Deployments
 from intermodal.control.fleet import Fleet
 from intermodal.control.function_service import require_open
 from intermodal.control.functions import Function, Functions
-from intermodal.control.mount_service import SecretService
 from intermodal.control.rpc import LOCAL, Context, Dispatcher, Principal, ServerStream
+from intermodal.control.secret_service import SecretService
 from intermodal.machines.app import AppChange, AppPhase
 from intermodal.model.ids import new_id
 from intermodal.model.names import check_name

@@ -12,8 +12,8 @@ from intermodal.control.bindings import bind, bound_function, bound_spec, check_
 from intermodal.control.fleet import Fleet
 from intermodal.control.function_service import check_spec, handle_of, require_open
 from intermodal.control.functions import Function, Functions
-from intermodal.control.mount_service import SecretService
 from intermodal.control.rpc import Context, Dispatcher
+from intermodal.control.secret_service import SecretService
 from intermodal.store.interface import BindingRecord, Store
 from modal._wire.messages.function import FUNCTION_BIND, FunctionBind, FunctionHandle, FunctionOverrides
 from modal.exception import Error, InvalidError
@@ -78,10 +78,10 @@ class ClassService:
         return handle_of(function)
 
     def _check_overrides(self, ctx: Context, cls: Function, overrides: FunctionOverrides) -> None:
+        self._secrets.merged(overrides.secret_ids or ())
         for secret_id in overrides.secret_ids or ():
-            self._secrets.env(secret_id)
             if ctx.principal.kind == "container" and secret_id not in cls.spec.secret_ids:
-                self._secrets.require_owner(secret_id, cls.app_id)
+                self._secrets.require_usable(secret_id, self._apps.get(cls.app_id))
         check_spec(bound_spec(cls.spec, overrides), len(cls.revision.body))
 
     def restore(self, record: BindingRecord) -> None:

@@ -19,8 +19,8 @@ from intermodal.control.environments import Environment
 from intermodal.control.fleet import Fleet
 from intermodal.control.function_service import FunctionService, record_of
 from intermodal.control.functions import Function, Functions, Revision
-from intermodal.control.mount_service import SecretService
 from intermodal.control.schedules import Schedules
+from intermodal.control.secret_service import SecretService
 from intermodal.machines.app import AppChange, AppPhase
 from intermodal.model.ids import derived_id, new_id
 from intermodal.store.interface import AppRecord, AppVersionRecord, Change, RevisionRecord, Store, StoreError

@@ -11,6 +11,7 @@ from intermodal.control.apps import Apps
 from intermodal.control.environments import Environment, Environments
 from intermodal.control.named_service import NamedService
 from intermodal.control.rpc import Context, Dispatcher
+from intermodal.control.secret_service import SecretService
 from modal._wire.messages.app import AppStopReason
 from modal._wire.messages.common import Empty
 from modal._wire.messages.environment import (
@@ -31,11 +32,19 @@ log = logging.getLogger(__name__)
 class EnvironmentService:
     """Answers about environments, and deletes one with everything in it."""
 
-    def __init__(self, environments: Environments, apps: Apps, app_service: AppService, named: NamedService) -> None:
+    def __init__(
+        self,
+        environments: Environments,
+        apps: Apps,
+        app_service: AppService,
+        named: NamedService,
+        secrets: SecretService,
+    ) -> None:
         self._environments = environments
         self._apps = apps
         self._app_service = app_service
         self._named = named
+        self._secrets = secrets
 
     def register(self, dispatcher: Dispatcher) -> None:
         dispatcher.register(ENVIRONMENT_LIST, self.list)
@@ -66,7 +75,9 @@ class EnvironmentService:
         """First the records, in one transaction, then what runs: a crash in between leaves nothing half deleted."""
         require_user(ctx)
         environment = self._environments.require(request.name)
-        await self._environments.remove(environment)
+        removed = self._environments.remove(environment)
+        self._secrets.forget_environment(environment)
+        await removed
         self._named.environment_removed(environment)
         apps = self._apps.of_environment(environment)
         await asyncio.gather(*(self._app_service.stop_app(app, AppStopReason.STOPPED_BY_USER) for app in apps))

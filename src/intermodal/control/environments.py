@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import random
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass, replace
 
 from intermodal.control.rpc import Context
@@ -129,10 +129,10 @@ class Environments:
         environment.record = record
         await self._store.write([record])
 
-    async def remove(self, environment: Environment) -> None:
-        """Delete the environment with the records of all that is named in it, at once and durably.
+    def remove(self, environment: Environment) -> Awaitable[None]:
+        """Delete the environment with the records of all that is named in it, in one transaction.
 
-        Its live apps still have to be stopped.
+        Its live apps still have to be stopped. Wait for the result to know that it is durable.
 
         Raises:
             InvalidError: it is the default one.
@@ -140,7 +140,7 @@ class Environments:
         if environment.is_default:
             raise InvalidError(f"The environment {DEFAULT_NAME!r} is the default one and cannot be deleted.")
         self._by_id.pop(environment.environment_id, None)
-        await self._store.write([EnvironmentRemoved(environment.environment_id, self._now())])
+        return self._store.write([EnvironmentRemoved(environment.environment_id, self._now())])
 
     def _find(self, name: str) -> Environment | None:
         return next((one for one in self._by_id.values() if one.name == name), None)

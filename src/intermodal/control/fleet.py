@@ -12,10 +12,12 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
 
+from intermodal.control import container_variables
 from intermodal.control.apps import App, Apps
 from intermodal.control.calls import Call, Calls, Finished, input_id, locate
 from intermodal.control.functions import Function, Functions, Revision
 from intermodal.control.generator_values import GeneratorValues, Payload
+from intermodal.control.secret_service import SecretService
 from intermodal.machines.retry import Cause
 from intermodal.model.container import ContainerExit, ContainerSpec, ExitCause
 from intermodal.model.errors import BadImage, MissingTool, RuntimeFailure
@@ -27,7 +29,7 @@ from modal._wire.messages.call import Output, Status
 from modal._wire.messages.common import ErrorInfo
 from modal._wire.messages.function import Concurrency
 from modal._wire.messages.runner import Outputs, RunInput, RunInputs, Start, Yielded
-from modal.exception import NotFoundError
+from modal.exception import InvalidError, NotFoundError
 
 log = logging.getLogger(__name__)
 _CREDIT = 4096  # unanswered inputs a runner must be ready to hold; the scheduler sends far fewer
@@ -62,7 +64,7 @@ class Fleet:
     Args:
         scheduler: the pure state machine.
         calls, functions, apps: the live state that instructions act on.
-        env_of_secret: the variables of a secret id.
+        secrets: what containers get besides.
         now: the clock, in seconds since the epoch, for what people see.
         stop_grace: seconds running inputs have when a container is stopped.
     """
@@ -73,7 +75,7 @@ class Fleet:
         calls: Calls,
         functions: Functions,
         apps: Apps,
-        env_of_secret: Callable[[str], dict[str, str]],
+        secrets: SecretService,
         now: Callable[[], float],
         stop_grace: float,
     ) -> None:
@@ -81,7 +83,7 @@ class Fleet:
         self._calls = calls
         self._functions = functions
         self._apps = apps
-        self._env_of_secret = env_of_secret
+        self._secrets = secrets
         self._now = now
         self._stop_grace = stop_grace
         self._node: Node | None = None
@@ -275,6 +277,8 @@ class Fleet:
             self._not_started(
                 container, ErrorInfo("InternalFailure", str(error)), isinstance(error, (MissingTool, BadImage))
             )
+        except (NotFoundError, InvalidError) as error:  # a secret is gone, or has become too large
+            self._not_started(container, ErrorInfo(type(error).__name__, str(error)), True)
         except Exception:
             log.exception("container %s could not be started", container.container_id)
             sentence = (
@@ -300,15 +304,14 @@ class Fleet:
     def _spec(self, container: Container) -> ContainerSpec:
         function, app, revision = container.function, container.app, container.revision
         spec = revision.spec
-        env: dict[str, str] = {}
-        for secret_id in spec.secret_ids:
-            env.update(self._env_of_secret(secret_id))
-        env.update(
-            MODAL_IS_REMOTE="1",
-            MODAL_TASK_ID=container.container_id,
-            MODAL_IMAGE_ID=spec.image_id,
-            MODAL_ENVIRONMENT=app.environment.name,
-        )
+        platform = {
+            "MODAL_IS_REMOTE": "1",
+            "MODAL_TASK_ID": container.container_id,
+            "MODAL_IMAGE_ID": spec.image_id,
+            "MODAL_ENVIRONMENT": app.environment.name,
+        }
+        env, variables = container_variables.split(self._secrets.merged(spec.secret_ids), platform)
+        self._secrets.note_use(spec.secret_ids)
         start = Start(
             container_id=container.container_id,
             app_id=app.app_id,
@@ -326,6 +329,7 @@ class Fleet:
             stop_grace=self._stop_grace,
             cls=spec.cls,
             parameters_size=len(function.parameters),
+            variables=variables,
         )
         return ContainerSpec(
             container.container_id,

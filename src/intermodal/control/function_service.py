@@ -12,8 +12,9 @@ from intermodal.control.bindings import class_rules
 from intermodal.control.fleet import Fleet
 from intermodal.control.functions import Function, Functions, Revision, merge_files
 from intermodal.control.image_service import ImageService
-from intermodal.control.mount_service import MountService, SecretService
+from intermodal.control.mount_service import MountService
 from intermodal.control.rpc import Context, Dispatcher
+from intermodal.control.secret_service import SecretService
 from intermodal.machines.app import AppPhase
 from intermodal.model.ids import new_id
 from intermodal.scheduling import schedules
@@ -98,8 +99,7 @@ class FunctionService:
                 f"The image of function {spec.name!r} has no Python on its PATH, so functions cannot run in it. "
                 "Use a Python base image, or add one with add_python."
             )
-        for secret_id in spec.secret_ids:
-            self._secrets.env(secret_id)
+        self._secrets.merged(spec.secret_ids)
         files = merge_files([await self._mounts.files(mount_id) for mount_id in spec.mount_ids])
         return Revision(revision_id, spec, body, image, files)
 

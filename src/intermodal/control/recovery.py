@@ -11,7 +11,7 @@ from intermodal.control.class_service import ClassService
 from intermodal.control.fleet import CALLER_LOST, Fleet
 from intermodal.control.function_service import FunctionService
 from intermodal.control.functions import Functions
-from intermodal.control.mount_service import SecretService
+from intermodal.control.secret_service import SecretService
 from intermodal.store.interface import Loaded
 from modal._wire.messages.call import Status
 from modal._wire.messages.common import ErrorInfo
@@ -52,8 +52,7 @@ class Recovery:
         self._apps.environments.restore(loaded.environments)
         for app in loaded.apps:
             self._apps.add(app, loaded.last_log.get(app.app_id, 0))
-        for secret in loaded.secrets:
-            self._secrets.restore(secret)
+        self._secrets.restore(loaded.secrets, loaded.named_secrets)
         await self._restore_functions(loaded)
         waiting = 0
         for opened in loaded.calls:

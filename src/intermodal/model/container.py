@@ -34,7 +34,7 @@ class ContainerSpec:
     start: Start  #: what the runner is told
     start_body: bytes = b""  #: the serialized function, if any
     files: tuple[FileEntry, ...] = ()  #: mounts, merged: later entries win
-    env: dict[str, str] = field(default_factory=dict)  #: secrets and platform variables, over the image's
+    env: dict[str, str] = field(default_factory=dict)  #: over the image's; secrets are in `start.variables`
     resources: Resources = field(default_factory=Resources)
     block_network: bool = False
 

@@ -11,7 +11,7 @@ database row per batch keeps a map of many small inputs cheap.
 from __future__ import annotations
 
 import enum
-from collections.abc import Awaitable, Collection, Sequence
+from collections.abc import Awaitable, Callable, Collection, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol, Union
 
@@ -140,6 +140,16 @@ class TokenRecord:
 
 
 @dataclass(frozen=True)
+class NamedSecretRecord:
+    secret_id: str
+    environment_id: str
+    name: str
+    sealed: bytes
+    created_at: float
+    last_used_at: float | None = None
+
+
+@dataclass(frozen=True)
 class CallRecord:
     call_id: str
     function_id: str
@@ -191,7 +201,7 @@ class LogChunk:
 #: What is added. A record put again replaces the one of its id.
 Put = Union[
     EnvironmentRecord, AppRecord, AppVersionRecord, FunctionRecord, RevisionRecord, BindingRecord, MountRecord,
-    SecretRecord, ScheduleRecord, TokenRecord, CallRecord, InputChunk, OutputChunk, LogChunk,
+    SecretRecord, NamedSecretRecord, ScheduleRecord, TokenRecord, CallRecord, InputChunk, OutputChunk, LogChunk,
 ]  # fmt: skip
 Change = Union[Put, EntryChange, EnvironmentRemoved]
 
@@ -218,6 +228,7 @@ class Loaded:
     functions: list[FunctionRecord]  #: of those apps
     secrets: list[SecretRecord]  #: of those apps
     tokens: list[TokenRecord]  #: also those that are not accepted any more
+    named_secrets: list[NamedSecretRecord]
     calls: list[OpenCall]
     bindings: list[BindingRecord] = field(default_factory=list)  #: of those apps
     schedules: list[ScheduleRecord] = field(default_factory=list)  #: of those apps, not ended
@@ -321,6 +332,13 @@ class Store(Protocol):
 
     async def has_expired(self, call_id: str) -> bool:
         """Whether `expire` deleted this call, and remembers it."""
+
+    async def reseal(self, convert: Callable[[str, bytes], bytes]) -> int:
+        """Replace `sealed` of every secret by what `convert` makes of its id and that: all, or when it raises none.
+
+        Returns:
+            How many secrets there are.
+        """
 
     async def drop_mounts(self, keep: Collection[str]) -> list[str]:
         """Delete mounts that no function refers to, other than `keep`; return their ids."""

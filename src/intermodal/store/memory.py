@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import defaultdict
-from collections.abc import Awaitable, Collection, Sequence
+from collections.abc import Awaitable, Callable, Collection, Sequence
 from dataclasses import replace
 
 from intermodal.store.entries import DictWrite, EntryChange, NamedRecord, QueueWrite, StoredEntry, StoredItem
@@ -24,6 +24,7 @@ from intermodal.store.interface import (
     Loaded,
     LogChunk,
     MountRecord,
+    NamedSecretRecord,
     OpenCall,
     OutputChunk,
     RevisionRecord,
@@ -46,6 +47,7 @@ _TABLES = {
     RevisionRecord: ("_revisions", "revision_id"),
     MountRecord: ("_mounts", "mount_id"),
     SecretRecord: ("_secrets", "secret_id"),
+    NamedSecretRecord: ("_named_secrets", "secret_id"),
     ScheduleRecord: ("_schedules", "function_id"),
     TokenRecord: ("_tokens", "token_id"),
     CallRecord: ("_calls", "call_id"),
@@ -67,6 +69,7 @@ class MemoryStore:
         self._secrets: dict[str, SecretRecord] = {}
         self._schedules: dict[str, ScheduleRecord] = {}
         self._tokens: dict[str, TokenRecord] = {}
+        self._named_secrets: dict[str, NamedSecretRecord] = {}
         self._calls: dict[str, CallRecord] = {}
         self._inputs: dict[str, list[InputChunk]] = defaultdict(list)
         self._outputs: dict[str, list[OutputChunk]] = defaultdict(list)
@@ -131,9 +134,11 @@ class MemoryStore:
             self._apply(change)
 
     def _remove_environment(self, removed: EnvironmentRemoved) -> None:
-        self._environments.pop(removed.environment_id, None)
+        gone = removed.environment_id
+        self._environments.pop(gone, None)
+        self._named_secrets = {key: one for key, one in self._named_secrets.items() if one.environment_id != gone}
         for app in self._apps.values():
-            if app.environment_id == removed.environment_id and app.stopped_at is None:
+            if app.environment_id == gone and app.stopped_at is None:
                 self._apps[app.app_id] = replace(app, state=AppState.STOPPED.value, stopped_at=removed.at)
 
     def healthy(self) -> str:
@@ -148,6 +153,7 @@ class MemoryStore:
             functions=[function for function in self._functions.values() if function.app_id in apps],
             secrets=[secret for secret in self._secrets.values() if secret.app_id in apps],
             tokens=list(self._tokens.values()),
+            named_secrets=list(self._named_secrets.values()),
             calls=[
                 OpenCall(call, list(self._inputs[call.call_id]), list(self._outputs[call.call_id]))
                 for call in self._calls.values()
@@ -255,6 +261,13 @@ class MemoryStore:
 
     async def has_expired(self, call_id: str) -> bool:
         return call_id in self._expired
+
+    async def reseal(self, convert: Callable[[str, bytes], bytes]) -> int:
+        # All are converted before the first is replaced.
+        secrets = {key: replace(one, sealed=convert(key, one.sealed)) for key, one in self._secrets.items()}
+        named = {key: replace(one, sealed=convert(key, one.sealed)) for key, one in self._named_secrets.items()}
+        self._secrets, self._named_secrets = secrets, named
+        return len(secrets) + len(named)
 
     async def drop_mounts(self, keep: Collection[str]) -> list[str]:
         specs = [one.spec for table in (self._functions, self._revisions) for one in table.values()]

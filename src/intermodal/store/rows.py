@@ -20,6 +20,7 @@ from intermodal.store.interface import (
     InputChunk,
     LogChunk,
     MountRecord,
+    NamedSecretRecord,
     OutputChunk,
     Put,
     RevisionRecord,
@@ -78,6 +79,8 @@ def rows_of(change: Put) -> tuple[Table, list[Row]]:
         return schema.schedules, [dict(vars(change), spec=_dump(change.spec))]
     if isinstance(change, TokenRecord):
         return schema.tokens, [dict(vars(change))]
+    if isinstance(change, NamedSecretRecord):
+        return schema.named_secrets, [dict(vars(change))]
     return schema.secrets, [dict(vars(change))]
 
 
@@ -115,6 +118,10 @@ def secret_of(row: Mapping[str, Any]) -> SecretRecord:
 
 def token_of(row: Mapping[str, Any]) -> TokenRecord:
     return TokenRecord(**{**row, "secret_hash": bytes(row["secret_hash"])})
+
+
+def named_secret_of(row: Mapping[str, Any]) -> NamedSecretRecord:
+    return NamedSecretRecord(**{**row, "sealed": bytes(row["sealed"])})
 
 
 def call_of(row: Mapping[str, Any]) -> CallRecord:

@@ -113,6 +113,18 @@ tokens = Table(
     Column("last_used_at", Float(53)),
 )
 
+named_secrets = Table(
+    "named_secrets",
+    metadata,
+    Column("secret_id", String(40), primary_key=True),
+    Column("environment_id", String(256), nullable=False),
+    Column("name", String(64), nullable=False),
+    Column("sealed", LargeBinary, nullable=False),
+    Column("created_at", Float(53), nullable=False),
+    Column("last_used_at", Float(53)),
+    Index("named_secrets_by_name", "environment_id", "name", unique=True),
+)
+
 calls = Table(
     "calls",
     metadata,

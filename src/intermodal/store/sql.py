@@ -19,7 +19,7 @@ from typing import Any, TypeVar
 from sqlalchemy import Connection, Engine, Select, Table, create_engine, event, func, select
 from sqlalchemy.exc import OperationalError, SQLAlchemyError
 
-from intermodal.store import entry_rows, environment_removal, expiry, rows, schema
+from intermodal.store import entry_rows, environment_removal, expiry, resealing, rows, schema
 from intermodal.store.entries import DictWrite, EntryChange, NamedRecord, QueueWrite, StoredEntry, StoredItem
 from intermodal.store.front_journal import FrontJournal, KeptReply
 from intermodal.store.interface import (
@@ -294,6 +294,10 @@ class SqlStore:
         table = schema.expired_calls
         return bool(await self._all(select(table).where(table.c.call_id == call_id), dict))
 
+    async def reseal(self, convert: Callable[[str, bytes], bytes]) -> int:
+        await self.write([])  # what was written before is resealed too
+        return await self._change(lambda connection: resealing.reseal(connection, convert))
+
     async def drop_mounts(self, keep: Collection[str]) -> list[str]:
         await self.write([])  # functions on their way may refer to one
         return await self._change(lambda connection: expiry.drop_mounts(connection, keep))
@@ -416,6 +420,7 @@ def _load(connection: Connection) -> Loaded:
         bindings=every(select(schema.bindings).where(schema.bindings.c.app_id.in_(live)), rows.binding_of),
         secrets=every(select(schema.secrets).where(schema.secrets.c.app_id.in_(live)), rows.secret_of),
         tokens=every(select(schema.tokens), rows.token_of),
+        named_secrets=every(select(schema.named_secrets), rows.named_secret_of),
         calls=list(calls.values()),
         schedules=every(
             select(schedules).where(schedules.c.app_id.in_(live), schedules.c.next_run.is_not(None)), rows.schedule_of

@@ -56,6 +56,7 @@ def _receive_start(channel: Channel) -> tuple[dict[str, Any], memoryview]:
 
 
 def _enter(start: dict[str, Any], socket_path: str) -> None:
+    os.environ.update(start.pop("variables", None) or {})
     _runtime_context.enter_container(
         _runtime_context.ContainerContext(
             container_id=start.get("container_id", ""),

@@ -5,25 +5,30 @@
 from __future__ import annotations
 
 import os
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Optional, Union
 
-from .._later import not_built_yet
-from .._wire.messages.mount import SECRET_CREATE, SecretCreate
+from .._wire.messages.secret import SECRET_CREATE, SECRET_LOOKUP, SecretCreate, SecretLookup
 from ..exception import InvalidError
+from .client import current_environment, default_client
 from .object import Object
 from .secret_env import check_env, find_dotenv, read_dotenv
 
 if TYPE_CHECKING:
+    from .._wire.client import RpcClient
+    from .client import Client
     from .resolver import Resolver
 
 
 class Secret(Object):
     """Environment variables with values that must not be seen: they are kept apart from the code and never logged.
 
-    Make one with `from_dict`, `from_local_environ` or `from_dotenv`, and pass it as `secrets=[...]`.
+    Make one with `from_dict`, `from_local_environ` or `from_dotenv`, or name one that `modal secret create` made with
+    `from_name`, and pass it as `secrets=[...]`.
     """
 
-    _env: dict[str, str]
+    _env: dict[str, str]  #: of an anonymous secret
+    _named: Optional[SecretLookup] = None
 
     @classmethod
     def _of(cls, env: dict[str, str], what: str) -> Secret:
@@ -89,10 +94,48 @@ class Secret(Object):
         environment_name: Optional[str] = None,
         required_keys: list[str] = [],
     ) -> Secret:
-        """A secret that was created before, by its name."""
-        not_built_yet("modal.Secret.from_name", "Use modal.Secret.from_dict or from_local_environ.")
+        """A secret that was created before, with `modal secret create`, by its name.
+
+        Whether it exists is seen when it is used or hydrated. Containers get the values that it has when they start.
+
+        Args:
+            name: its name.
+            namespace: no effect.
+            environment_name: the environment (str) that it is in; default: that of the app that uses it.
+            required_keys: variables (list of str) that it must have.
+
+        Raises:
+            InvalidError: an argument is of the wrong kind; later, when a required variable is missing.
+            NotFoundError: later, when there is no such secret.
+        """
+        if not isinstance(name, str) or not name:
+            raise InvalidError(f"Secret.from_name takes a name, which is a string that is not empty, not {name!r}.")
+        if not isinstance(required_keys, (list, tuple)) or not all(isinstance(key, str) for key in required_keys):
+            raise InvalidError(f"Secret.from_name: required_keys must be a list of names, not {required_keys!r}.")
+        if environment_name is not None and not isinstance(environment_name, str):
+            raise InvalidError(f"Secret.from_name: environment_name must be a string, not {environment_name!r}.")
+        secret = Secret._of({}, f"Secret.from_name({name!r})")
+        secret._named = SecretLookup(name, environment_name or "", list(required_keys))
+        return secret
+
+    def __getstate__(self) -> dict[str, Any]:
+        # A serialized function may refer to a secret: its values must not travel, and be stored, with the code.
+        return {**self.__dict__, "_env": {}}
+
+    async def _hydrate(self, client: Optional[Client]) -> None:
+        if self._named is None:
+            await super()._hydrate(client)
+        self._object_id = await self._find(await (client or default_client())._rpc(), "")
+
+    async def _find(self, rpc: RpcClient, inherited: str) -> str:
+        assert self._named is not None
+        environment = self._named.environment or inherited or current_environment()
+        reply, _ = await rpc.unary(SECRET_LOOKUP, replace(self._named, environment=environment))
+        return reply.secret_id
 
     async def _load(self, resolver: Resolver) -> str:
+        if self._named is not None:
+            return await self._find(resolver.client, resolver.environment)
         request = SecretCreate(resolver.app_id, self._env)
         reply, _ = await resolver.client.unary(SECRET_CREATE, request)
         return str(reply.secret_id)

@@ -16,7 +16,6 @@ from .lazy import LazyGroup
 GROUPS = {
     "launch": "Start a notebook or an editor in a container.",
     "nfs": "Manage network file systems.",
-    "secret": "Manage secrets.",
     "volume": "Manage volumes.",
 }
 
@@ -47,8 +46,6 @@ COMMANDS: dict[str, tuple[str, str]] = {
     ),
     "nfs rm": ("Delete a file or directory.", "<volume_name> <remote_path> -r/--recursive -e/--env="),
     "nfs delete": ("Delete a network file system with its files.", "<nfs_name> -y/--yes -e/--env="),
-    "secret list": ("List secrets.", "-e/--env= --json/--no-json"),
-    "secret create": ("Create a secret from KEY=VALUE pairs.", "<secret_name> <keyvalues>... -e/--env= --force"),
     "volume create": ("Create a volume.", "<name> -e/--env= --version="),
     "volume get": (
         "Download a file or directory.",

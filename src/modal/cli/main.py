@@ -25,6 +25,7 @@ _REAL = {
     "queue": LazyCommand("Manage queues.", "modal.cli.queue", "queue_group"),
     "setup": LazyCommand("Set up this machine's client.", "modal.cli.token", "setup"),
     "token": LazyCommand("Store tokens, which open servers over the network.", "modal.cli.token", "token_group"),
+    "secret": LazyCommand("Manage secrets.", "modal.cli.secret", "secret_group"),
     "profile": LazyCommand("Switch between profiles of the configuration.", "modal.cli.profile", "profile_group"),
 }
 _LATER = {
@@ -32,7 +33,6 @@ _LATER = {
     "shell": "Open a shell or run a command in a container.",
     "launch": "Start a notebook or an editor in a container.",
     "nfs": "Manage network file systems.",
-    "secret": "Manage secrets.",
     "volume": "Manage volumes.",
 }
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Iterable
 from pathlib import Path
 
 from modal._wire.messages.common import FileEntry
@@ -34,6 +35,9 @@ class Secrets:
         if secret_id not in self.known:
             raise NotFoundError(f"There is no secret {secret_id}.")
         return self.known[secret_id]
+
+    def note_use(self, secret_ids: Iterable[str]) -> None:
+        """Nobody asks."""
 
 
 class Blobs:

@@ -215,7 +215,7 @@ async def test_settings_of_the_host_are_used_but_not_kept(builder: BuildahBuilde
     line = 'RUN test -n "$PIP_CONFIG_FILE" && test -r "$PIP_CONFIG_FILE" && test -r "$SSL_CERT_FILE" && touch /seen'
     image = await builder.build(spec(commands(line)), Log())
     assert set(image.env) == {"PATH", "LANG"}
-    assert LayerTree(image.layers).find("/run/intermodal/environment.sh") is None
+    assert LayerTree(image.layers).find("/run/intermodal-variables/environment.sh") is None
 
 
 async def test_an_image_can_be_extended_by_its_id(builder: BuildahBuilder) -> None:

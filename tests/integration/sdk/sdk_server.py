@@ -43,7 +43,8 @@ from modal._wire.messages.call import (
 from modal._wire.messages.common import Empty
 from modal._wire.messages.function import FUNCTION_CREATE, FUNCTION_STATS, FunctionHandle, FunctionStats
 from modal._wire.messages.image import IMAGE_BUILD, BuildEvent, ImageInfo
-from modal._wire.messages.mount import MOUNT_CREATE, SECRET_CREATE, MountRef, SecretRef
+from modal._wire.messages.mount import MOUNT_CREATE, MountRef
+from modal._wire.messages.secret import SECRET_CREATE, SecretRef
 from modal.exception import NotFoundError, TimeoutError
 
 

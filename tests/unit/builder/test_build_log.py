@@ -18,11 +18,11 @@ class Log:
 
 OUTPUT = [
     "STEP 1/3: FROM 0cc7f36fa2a1\n",
-    "STEP 2/3: RUN . /run/intermodal/environment.sh; one\n",
+    "STEP 2/3: RUN . /run/intermodal-variables/environment.sh; one\n",
     "output of one\n",
     "--> 098e03a3cf9\n",
     "--> Using cache 0cc7f36fa2a1ae4895093f26c3a05604ac4e3dfaf5541af58e9b484061c7a35a\n",
-    'STEP 3/3: RUN . /run/intermodal/environment.sh; echo "x": "y"\n',
+    'STEP 3/3: RUN . /run/intermodal-variables/environment.sh; echo "x": "y"\n',
     "output of two\n",
 ]
 
@@ -40,7 +40,7 @@ def test_steps_have_the_titles_that_people_gave_them() -> None:
 def test_an_error_is_told_without_our_additions() -> None:
     log = Log()
     steps = StepLog(log, ("one", "two"), quiet=True)
-    error = 'Error: error building at STEP "RUN . /run/intermodal/environment.sh; echo "x": "y"": '
+    error = 'Error: error building at STEP "RUN . /run/intermodal-variables/environment.sh; echo "x": "y"": '
     for line in [*OUTPUT, error + "error while running runtime: exit status 3\n"]:
         steps.line(line)
     assert log.text.endswith("output of two\nThe step ended with exit status 3.\n")

@@ -68,11 +68,10 @@ def test_the_files_point_at_their_place_in_the_build(tmp_path: Path) -> None:
     bundle.write_text("certificates")
     handed = tmp_path / "handed"
     handed.mkdir()
-    HostTrust(ca_bundle=bundle, proxies={"http_proxy": "http://p"}).write(handed, {"TOKEN": "t", "http_proxy": "mine"})
-    text = (handed / "environment.sh").read_text()
-    assert "export SSL_CERT_FILE=/run/intermodal/ca.crt\n" in text
-    assert "export TOKEN=t\n" in text
-    assert "export http_proxy=mine\n" in text, "a secret of the user wins"
+    trust = HostTrust(ca_bundle=bundle, proxies={"http_proxy": "http://p"})
+    trust.write(handed)
+    assert trust.environment()["SSL_CERT_FILE"] == "/run/intermodal/ca.crt"
+    assert trust.environment()["http_proxy"] == "http://p"
     assert (handed / "ca.crt").read_text() == "certificates"
     assert {path.stat().st_mode & 0o777 for path in handed.iterdir()} == {0o444}
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 from pathlib import Path
 
 import pytest
@@ -89,6 +90,23 @@ def test_a_line_that_is_none_is_an_error_that_names_it(tmp_path: Path, text: str
         read_dotenv(path)
 
 
-def test_a_secret_by_name_says_what_to_use_instead() -> None:
-    with pytest.raises(InvalidError, match=r"modal\.Secret\.from_name is not available.*from_dict"):
-        Secret.from_name("x")
+def test_a_secret_by_name_is_checked_where_it_is_written() -> None:
+    for wrong in ("", None, 3):
+        with pytest.raises(InvalidError, match="takes a name"):
+            Secret.from_name(wrong)  # type: ignore[arg-type]
+    with pytest.raises(InvalidError, match="required_keys"):
+        Secret.from_name("x", required_keys="KEY")  # type: ignore[arg-type]
+    with pytest.raises(InvalidError, match="environment_name"):
+        Secret.from_name("x", environment_name=3)  # type: ignore[arg-type]
+    assert repr(Secret.from_name("x")) == "modal.Secret.from_name('x')"
+
+
+def test_the_values_of_a_secret_do_not_travel_with_pickled_code() -> None:
+    import cloudpickle
+
+    secret = Secret.from_dict({"PASSWORD": "hunter2"})
+    pickled = cloudpickle.dumps(lambda: secret)
+    assert b"hunter2" not in pickled
+    assert repr(pickle.loads(pickled)()) == repr(secret)
+    named = pickle.loads(pickle.dumps(Secret.from_name("x", required_keys=["A"])))
+    assert named._named.required_keys == ["A"]

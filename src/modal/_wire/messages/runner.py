@@ -45,6 +45,8 @@ class Start:
     stop_grace: float = 30.0  #: seconds that running inputs get when the container is stopped by a signal
     app_name: str = ""
     app_description: str = ""
+    #: environment variables to set before user code is loaded: secrets, which shall not be on disk
+    variables: dict[str, str] = field(default_factory=dict, repr=False)
     cls: Optional[ClassSpec] = None  #: set for a class
     parameters_size: int = 0  #: bytes at the end of the body
 

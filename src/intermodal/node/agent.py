@@ -249,7 +249,8 @@ class Agent:
         container = self._containers.get(container_id)
         if container is None or container.process is None or container.phase is not Phase.RUNNING:
             raise RuntimeFailure(f"The container {container_id} does not run, or not yet.")
-        wanted = ExecCommand(tuple(command), {**container.env, **env}, container.cwd, window)
+        variables = {**container.env, **container.spec.start.variables, **env}
+        wanted = ExecCommand(tuple(command), variables, container.cwd, window)
         with _machine_errors("start a command in a container"):
             async with self._exec_starts:
                 starting = asyncio.ensure_future(container.process.exec(wanted))

@@ -121,11 +121,13 @@ class RuncRuntime:
     async def exec(self, bundle: Bundle, command: ExecCommand) -> ExecProcess:
         """Run one more process in a container; see `ContainerProcess.exec`."""
         directory = Path(tempfile.mkdtemp(prefix="exec-", dir=bundle.state_dir))
+        # In memory: the variables may be secrets.
+        spec = os.memfd_create("process.json")
         try:
-            (directory / "process.json").write_text(json.dumps(exec_spec(bundle, command)))
+            os.write(spec, json.dumps(exec_spec(bundle, command)).encode())
             pid_file, log = directory / "pid", directory / "log"
             runc = [*self._command(), "--log", str(log), "--log-format", "json", "exec", "--detach"]
-            runc += ["--process", str(directory / "process.json"), "--pid-file", str(pid_file)]
+            runc += ["--process", f"/proc/{os.getpid()}/fd/{spec}", "--pid-file", str(pid_file)]
             start = _exec_with_pipes if command.window is None else _exec_with_terminal
             code, descriptors = await start(runc, bundle.container_id, directory)
             try:
@@ -144,6 +146,7 @@ class RuncRuntime:
         except ProcessLookupError as error:
             raise RuntimeFailure("The command's process vanished while it was being started.") from error
         finally:
+            os.close(spec)
             shutil.rmtree(directory, ignore_errors=True)
 
     def _command(self) -> list[str]:

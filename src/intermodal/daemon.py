@@ -140,9 +140,7 @@ async def running(
     rng = random.SystemRandom()
     async with contextlib.AsyncExitStack() as stack:
         if store is None:
-            store = (
-                MemoryStore() if settings.url == MEMORY_URL else SqlStore(settings.url, settings.data_dir / "journal")
-            )
+            store = make_store(settings)
         stack.push_async_callback(store.close)
         await store.open()
         blobs = LocalBlobStore(settings.data_dir / "blobs")
@@ -227,6 +225,13 @@ async def running(
         yield server_service
 
 
+def make_store(settings: Settings) -> Store:
+    """The store that the settings name, not opened."""
+    if settings.url == MEMORY_URL:
+        return MemoryStore()
+    return SqlStore(settings.url, settings.data_dir / "journal")
+
+
 def _make_builder(settings: Settings, blobs: LocalBlobStore, secrets: SecretService) -> Builder:
     if settings.builder == "memory":
         from intermodal.builder.memory import MemoryBuilder
@@ -279,4 +284,4 @@ def _raise_file_limit() -> None:
         resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
-__all__ = ["data_directory", "running", "serve"]
+__all__ = ["data_directory", "make_store", "running", "serve"]

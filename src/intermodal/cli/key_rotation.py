@@ -5,12 +5,11 @@ from __future__ import annotations
 import asyncio
 
 from intermodal.cli.server_probe import holder, request
-from intermodal.daemon import data_directory
+from intermodal.daemon import data_directory, make_store
 from intermodal.settings import Settings
 from intermodal.store.key_rotation import rotate_key
 from intermodal.store.memory import MEMORY_URL
 from intermodal.store.secret_box import SecretBox
-from intermodal.store.sql import SqlStore
 from modal._wire.messages.common import Empty
 from modal._wire.messages.secret import SECRET_ROTATE_KEY
 from modal.exception import InvalidError
@@ -32,7 +31,7 @@ def rotate(settings: Settings) -> int:
 
 
 async def _rotate(settings: Settings) -> int:
-    store = SqlStore(settings.url)
+    store = make_store(settings)
     try:
         await store.open()
         return await rotate_key(store, SecretBox(settings.secret_key_file))

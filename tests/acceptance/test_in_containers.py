@@ -305,6 +305,40 @@ def test_nothing_printed_just_before_a_crash_is_lost(platform: Platform, program
     assert "an unfinished line" in out
 
 
+@pytest.mark.parametrize("unbuffered", ["", "1"])
+def test_lines_printed_here_and_there_at_once_stay_whole(platform: Platform, program: Program, unbuffered: str) -> None:
+    path = program(
+        """
+        import time
+        import modal
+        app = modal.App("whole-lines")
+
+        @app.function()
+        def shout():
+            for turn in range(500):
+                print("there", "turn", turn, "of", 500)
+                time.sleep(0.001)
+
+        @app.local_entrypoint()
+        def main():
+            call = shout.spawn()
+            turn = 0
+            while True:
+                print("here", "turn", turn)
+                turn += 1
+                try:
+                    return call.get(timeout=0)
+                except TimeoutError:
+                    pass
+        """
+    )
+    out = platform.modal("run", path, PYTHONUNBUFFERED=unbuffered).succeeded().out.splitlines()
+    here = [line for line in out if line.startswith("here")]
+    assert here == [f"here turn {turn}" for turn in range(len(here))]
+    there = [line for line in out if not line.startswith("here")]
+    assert there == [f"there turn {turn} of 500" for turn in range(500)]
+
+
 def test_python_itself_runs_an_app_that_opens_its_output(platform: Platform, program: Program) -> None:
     path = program(
         """

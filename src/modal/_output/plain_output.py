@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Callable, Optional, TextIO, Union
 
 from .files_summary import list_files, summarize_files
+from .joined_writes import JoinedWrites
 from .line_assembler import HOLD, LineAssembler
 from .progress import PlainReporter, describe_stop
 
@@ -63,9 +64,10 @@ class PlainOutput:
         self._reporter = PlainReporter()
         self._timer: Optional[threading.Timer] = None
         self._closed = False
+        self._joined = JoinedWrites([self._out, self._err])
 
     def open(self) -> None:
-        pass
+        self._joined.begin()
 
     def close(self) -> None:
         with self._lock:
@@ -74,6 +76,7 @@ class PlainOutput:
                 self._timer.cancel()
             write_text(self._out, self._stdout_lines.flush())
             write_text(self._err, self._stderr_lines.flush())
+        self._joined.end()
 
     def step(self, title: str) -> Step:
         self._say(title)

@@ -9,7 +9,7 @@ import logging
 import os
 import shutil
 import signal
-from collections.abc import Sequence
+from collections.abc import Awaitable, Sequence
 from dataclasses import dataclass, replace
 
 from intermodal.model.container import ContainerSpec
@@ -186,12 +186,9 @@ class Agent:
         container.phase = Phase.ENDED
         # Deleting kills what the first process left behind, which may be what keeps the output open.
         freed = asyncio.create_task(process.delete())
-        try:
-            for hook in self._hooks:
-                await hook.exited(container)
-            await freed
-        except Exception:
-            log.exception("Freeing container %s failed", container.id)
+        for hook in self._hooks:
+            await _attempt(hook.exited(container), f"{type(hook).__name__} after the end of {container.id}")
+        await _attempt(freed, f"Deleting {container.id}")
         await self._release(container)
         limit = container.spec.resources.memory_limit
         ending = Ending(
@@ -210,11 +207,8 @@ class Agent:
         for timer in container.timers:
             timer.cancel()
         for hook in reversed(self._hooks):
-            try:
-                await hook.release(container)
-            except Exception:
-                # The other hooks must still free theirs; what is left is removed by the next `open`.
-                log.exception("%s could not free container %s", type(hook).__name__, container.id)
+            # What is left is removed by the next `open`.
+            await _attempt(hook.release(container), f"{type(hook).__name__} freeing {container.id}")
         shutil.rmtree(container.home, ignore_errors=True)
         self._containers.pop(container.id, None)
 
@@ -331,6 +325,14 @@ class _RunnerEvents:
 def _discard_command(starting: asyncio.Future[ExecProcess]) -> None:
     if not starting.cancelled() and starting.exception() is None:
         RunningCommand(starting.result()).close()
+
+
+async def _attempt(step: Awaitable[None], what: str) -> None:
+    """One of several steps at a container's end: if it fails, the others are still to be done."""
+    try:
+        await step
+    except Exception:
+        log.exception("%s failed", what)
 
 
 @contextlib.contextmanager

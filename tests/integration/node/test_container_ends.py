@@ -11,6 +11,8 @@ from node_fixtures import ECHO, Site, leftovers, one_input, open_site, until
 
 from intermodal.model.container import ExitCause
 from intermodal.model.errors import BadImage, MissingTool, RuntimeFailure
+from intermodal.node.container import Container
+from intermodal.node.hooks.interface import Hook
 from modal._wire.messages.app import LogStream
 from modal._wire.messages.function import Resources
 
@@ -57,6 +59,19 @@ async def test_os_exit_is_reported_with_its_status_and_all_output(site: Site) ->
     exit = await site.exit_of(name)
     assert (exit.cause, exit.code, exit.signal) == (ExitCause.EXITED, 7, None)
     assert "status 7" in exit.detail
+    assert site.recorder.text[LogStream.STDOUT] == "x" * 200_000 + "\nlast words\n"
+
+
+async def test_a_hook_that_fails_at_the_end_loses_no_output(site: Site) -> None:
+    class Failing(Hook):
+        async def exited(self, container: Container) -> None:
+            raise OSError("no luck")
+
+    site.agent._hooks = [Failing(), *site.agent._hooks]
+    name = await site.start("ready(); hear(); print('x' * 200_000); print('last words'); os._exit(7)")
+    await until(lambda: name in site.recorder.ready)
+    site.agent.push(name, one_input("in-1"), b"")
+    assert (await site.exit_of(name)).code == 7
     assert site.recorder.text[LogStream.STDOUT] == "x" * 200_000 + "\nlast words\n"
 
 

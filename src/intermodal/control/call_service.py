@@ -137,6 +137,7 @@ class CallService:
                 await self._calls.durable()
             except StoreError:
                 self._end(call)  # its caller hears that it was not accepted: it must not run either
+                self._calls.flush()  # kept with what failed, to be written together: a restart does not run it either
                 raise
         return CallRef(call.record.call_id)
 

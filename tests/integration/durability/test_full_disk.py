@@ -133,7 +133,7 @@ async def test_a_spawn_that_could_not_be_kept_is_ended(tmp_path: Path, monkeypat
                 await leave.spawn.aio(str(mark))
             monkeypatch.setattr(store, "healthy", healthy)
             store.recover()
+            [call] = [call for call in store._calls.values() if call.kind.value == "spawn"]
+            assert call.finished_at is not None, "it is ended with the first write, so a restart does not run it either"
             await leave.remote.aio(str(tmp_path / "later"))
         await asyncio.to_thread(lambda: run(client._close()))
-        [call] = [call for call in store._calls.values() if call.kind.value == "spawn"]
-        assert call.finished_at is not None, "it is ended, so a restart does not run it either"

@@ -30,6 +30,68 @@ def count_up(n: int) -> Iterator[int]:
     yield from range(n)
 
 
+@app.cls(cpu=1.0, allow_concurrent_inputs=2)
+class Model:
+    count: int = modal.parameter(init=False)
+
+    @modal.enter()
+    def start(self) -> None:
+        self.count = 1
+
+    @modal.enter(snap=True)
+    async def start_early(self) -> None: ...
+
+    @modal.method()
+    def predict(self, x: int, y: str = "") -> float:
+        assert_type(self.name(1), str)
+        assert_type(self.name.local(1), str)
+        assert_type(self.name.remote(1), str)
+        self.start()
+        return x + self.count
+
+    @modal.method()
+    def name(self, x: int) -> str:
+        return str(x)
+
+    @modal.method()
+    async def fetch(self, url: str) -> bytes:
+        return url.encode()
+
+    @modal.method(is_generator=True)
+    def values(self, n: int) -> Iterator[int]:
+        yield from range(n)
+
+    @modal.batched(max_batch_size=2, wait_ms=10)
+    def batch(self, xs: list[int]) -> list[int]:
+        return xs
+
+    @modal.exit()
+    def stop(self) -> None: ...
+
+
+def use_model() -> None:
+    model = Model()
+    assert_type(model.predict.remote(1, y="a"), float)
+    assert_type(model.predict.local(1), float)
+    assert_type(model.fetch.remote("x"), bytes)
+    assert_type(model.predict.spawn(1), modal.FunctionCall[float])
+    assert_type(model.values.remote_gen(3), Stream[Any])
+    assert_type(model.count, int)
+    for value in model.predict.map([1, 2]):
+        print(value)
+    cls = modal.Cls.from_name("app", "Model")
+    assert_type(cls.with_options(cpu=2.0, timeout=3), modal.Cls)
+    assert_type(modal.Cls.lookup("app", "Model", environment_name="main"), modal.Cls)
+    cls(size=3).predict.remote(1)
+    assert_type(cls.hydrate(), modal.Cls)
+
+
+async def use_model_async() -> None:
+    model = Model()
+    assert_type(await model.predict.remote.aio(1), float)
+    assert_type(await model.fetch.local("x"), bytes)
+
+
 @app.local_entrypoint()
 def main(count: int = 3) -> None:
     assert_type(add.remote(1), float)

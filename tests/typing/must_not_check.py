@@ -13,6 +13,13 @@ def add(x: int, y: str = "") -> float:
     return x + len(y)
 
 
+@app.cls()
+class Model:
+    @modal.method()
+    def predict(self, x: int) -> float:
+        return x
+
+
 @app.local_entrypoint()
 def main(count: int = 3) -> None: ...
 
@@ -33,3 +40,9 @@ number: int = add.spawn(1).get()  # assignment
 gather(1)  # arg-type
 modal.FunctionCall.from_id(1)  # arg-type
 modal.Retries(2)  # misc
+Model().predict.remote("x")  # arg-type
+Model().predict.remote()  # call-arg
+label: str = Model().predict.remote(1)  # assignment
+app.cls(colour=1)  # call-arg
+modal.Cls.from_name("app", "Model").with_options(cpu="many")  # arg-type
+modal.method(is_generator="yes")  # arg-type

@@ -9,7 +9,7 @@ from pathlib import Path
 _ROOT = Path(__file__).resolve().parent / ".peers"
 
 #: name -> what is installed
-PEERS = {"ray": ["ray", "py-spy"], "modal": ["modal==0.73.60"]}
+PEERS = {"ray": ["ray", "py-spy"], "modal": ["modal==0.73.60"], "redis": ["redis"]}
 
 
 def python_of(peer: str) -> str:

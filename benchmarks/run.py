@@ -23,6 +23,7 @@ import images
 import machine
 import queue_depth
 import starts
+import storage
 from results import Row, as_json, table
 from server import HERE, Server, running
 
@@ -33,6 +34,7 @@ BENCHMARKS: dict[str, Callable[[Server, argparse.Namespace], list[Row]]] = {
     "calls": lambda server, options: calls.measure(server),
     "containers": lambda server, options: containers.measure(server),
     "images": lambda server, options: images.measure(server),
+    "storage": lambda server, options: storage.measure(server),
     "queue": lambda server, options: queue_depth.measure(server, options.deepest),
 }
 #: Scripts with a table of their own.

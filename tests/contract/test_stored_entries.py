@@ -105,7 +105,7 @@ async def test_a_failing_store_changes_nothing() -> None:
 
 async def test_what_was_written_now_survives_without_a_commit(tmp_path: Path) -> None:
     """As after kill -9: the first store is never closed, and its commits never come."""
-    url, reply = f"sqlite:///{tmp_path}/state.db", KeptReply(("se-1", "key"), "answer")
+    url, reply = f"sqlite:///{tmp_path}/state.db", KeptReply(("se-1", "key"), ({"a": 1}, b"answer"))
     first = SqlStore(url, tmp_path / "journal", commit_interval=3600.0)
     await first.open()
     first.write_now([DICT, DictWrite("di-1", [entry(b"k", b"v")])], reply)

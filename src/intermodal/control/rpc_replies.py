@@ -6,7 +6,7 @@ from collections import OrderedDict
 from collections.abc import Iterable
 from typing import Any, NamedTuple
 
-from intermodal.control.rpc_context import Context
+from intermodal.control.rpc_context import Context, Principal
 from intermodal.control.rpc_outcome import Outcome
 from intermodal.store.front_journal import KeptReply
 from modal._wire.codec import encode
@@ -51,8 +51,8 @@ class ReplyMemory:
 
     def restore(self, replies: Iterable[KeptReply], now: float) -> None:
         """Take what was answered before a restart."""
-        for reply in replies:
-            self.put(reply.key, reply.outcome, now)
+        for (principal, session, key, method), (message, body) in replies:
+            self.put((Principal(*principal), session, key, method), Outcome(message, body), now)
 
     def get(self, key: tuple[object, ...], now: float) -> Outcome | None:
         """Return the outcome kept for `key`, if it is not too old."""
@@ -67,4 +67,6 @@ class ReplyMemory:
 
 def kept_reply(ctx: Context, method: Method[Any, Any], reply: Any, body: bytes = b"") -> KeptReply:
     """The reply to a mutating request, to be stored with the changes it makes."""
-    return KeptReply((ctx.principal, ctx.session_id, ctx.key, method.name), Outcome(encode(reply), body))
+    principal = ctx.principal
+    fields = (principal.kind, principal.container_id, principal.app_id, principal.environment_id, principal.token_id)
+    return KeptReply((fields, ctx.session_id, ctx.key, method.name), (encode(reply), body))

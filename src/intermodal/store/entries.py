@@ -6,6 +6,7 @@ Changes of one object apply in the order written; applying some of them once mor
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Any
 
 
 @dataclass(frozen=True)
@@ -64,3 +65,26 @@ class QueueWrite:
 
 
 EntryChange = NamedRecord | DictWrite | QueueWrite
+
+
+def to_plain(change: EntryChange) -> tuple[Any, ...]:
+    """A change as tuples and lists of plain values, the quickest form to write down."""
+    if isinstance(change, DictWrite):
+        puts = [(one.key, one.value, one.expires_at, one.blob_digest, one.blob_size) for one in change.puts]
+        return "dict", change.dict_id, puts, change.removed, change.cleared
+    if isinstance(change, QueueWrite):
+        items = [(one.partition, one.number, one.value, one.expires_at) for one in change.puts]
+        return "queue", change.queue_id, items, change.removed, change.cleared, change.cleared_all
+    return "named", *vars(change).values()
+
+
+def from_plain(plain: tuple[Any, ...]) -> EntryChange:
+    """The change that `to_plain` wrote down. Raises what its constructors raise for something else."""
+    kind, *rest = plain
+    if kind == "dict":
+        dict_id, puts, removed, cleared = rest
+        return DictWrite(dict_id, [StoredEntry(*one) for one in puts], removed, cleared)
+    if kind == "queue":
+        queue_id, items, removed, cleared_partitions, cleared_all = rest
+        return QueueWrite(queue_id, [StoredItem(*one) for one in items], removed, cleared_partitions, cleared_all)
+    return NamedRecord(*rest)

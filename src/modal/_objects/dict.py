@@ -16,7 +16,8 @@ from .named import Named
 
 if TYPE_CHECKING:
     from .._wire.client import RpcClient
-    from .._wire.messages.dict import DictEntry
+    from .._wire.messages.blob import BlobRef
+    from .._wire.messages.dict import DictEntry, DictValue
     from .client import Client
 
 _BATCH_BYTES = 8 * 1024 * 1024  # of entries put together
@@ -114,11 +115,7 @@ class Dict(Named):
         """Remove all entries."""
         from .._wire.messages.dict import DICT_CLEAR, DictRef
 
-        async def clear() -> None:
-            rpc, dict_id = await self._bind()
-            await rpc.unary(DICT_CLEAR, DictRef(dict_id))
-
-        await on_loop(clear())
+        await self._ask(DICT_CLEAR, DictRef)
 
     @in_caller
     async def get(self, key: Any, default: Optional[Any] = None) -> Any:
@@ -128,41 +125,39 @@ class Dict(Named):
             SerializationError: the key cannot be pickled.
             DeserializationError: the value cannot be unpickled here.
         """
-        from .._serialization import deserialize
-
-        found, value = await on_loop(self._get(_key_of(key)))
-        return deserialize(value) if found else default
-
-    async def _get(self, key: bytes) -> tuple[bool, bytes]:
-        from .._calls.payload import fetch
         from .._wire.messages.dict import DICT_GET, DictRef
 
-        rpc, dict_id = await self._bind()
-        reply, body = await rpc.unary(DICT_GET, DictRef(dict_id), key)
-        return reply.found, body if reply.blob is None else await fetch(rpc, reply.blob, body)
+        reply, body = await self._ask(DICT_GET, DictRef, _key_of(key))
+        return await self._value(reply, body) if reply.found else default
+
+    async def _value(self, reply: DictValue, body: bytes) -> Any:
+        """The value of a reply; in the caller."""
+        from .._serialization import deserialize
+
+        if reply.blob is not None:
+            body = await on_loop(self._fetch(reply.blob))
+        return deserialize(body)
+
+    async def _fetch(self, blob: BlobRef) -> bytes:
+        from .._calls.payload import fetch
+
+        rpc, _ = await self._bind()
+        return await fetch(rpc, blob, b"")
 
     @in_caller
     async def contains(self, key: Any) -> bool:
         """Return whether there is such a key."""
-        return await on_loop(self._contains(_key_of(key)))
-
-    async def _contains(self, key: bytes) -> bool:
         from .._wire.messages.dict import DICT_CONTAINS, DictRef
 
-        rpc, dict_id = await self._bind()
-        reply, _ = await rpc.unary(DICT_CONTAINS, DictRef(dict_id), key)
+        reply, _ = await self._ask(DICT_CONTAINS, DictRef, _key_of(key))
         return reply.found
 
     @in_caller
     async def len(self) -> int:
         """Return the number of entries, expired ones that are not yet deleted included."""
-        return await on_loop(self._len())
-
-    async def _len(self) -> int:
         from .._wire.messages.dict import DICT_LEN, DictRef
 
-        rpc, dict_id = await self._bind()
-        reply, _ = await rpc.unary(DICT_LEN, DictRef(dict_id))
+        reply, _ = await self._ask(DICT_LEN, DictRef)
         return reply.entries
 
     @in_caller
@@ -178,7 +173,15 @@ class Dict(Named):
             SerializationError: the key or the value cannot be pickled.
             RequestSizeError: the key has more than 1 MiB pickled, or the value more than 100 MiB.
         """
-        await on_loop(self._put([(_key_of(key), _value_of(value))]))
+        from .._wire.messages.call import INLINE_LIMIT
+        from .._wire.messages.dict import DICT_PUT, DictEntry, DictPut
+
+        name, data = _key_of(key), _value_of(value)
+        if len(data) > INLINE_LIMIT:
+            await on_loop(self._put([(name, data)]))
+            return
+        entry = DictEntry(len(name), len(data))
+        await self._ask(DICT_PUT, lambda dict_id: DictPut(dict_id, [entry]), name + data)
 
     async def _put(self, entries: list[tuple[bytes, bytes]]) -> None:
         rpc, dict_id = await self._bind()
@@ -191,20 +194,12 @@ class Dict(Named):
         Raises:
             KeyError: there is no such key.
         """
-        from .._serialization import deserialize
-
-        found, value = await on_loop(self._pop(_key_of(key)))
-        if not found:
-            raise KeyError(key)
-        return deserialize(value)
-
-    async def _pop(self, key: bytes) -> tuple[bool, bytes]:
-        from .._calls.payload import fetch
         from .._wire.messages.dict import DICT_POP, DictRef
 
-        rpc, dict_id = await self._bind()
-        reply, body = await rpc.unary(DICT_POP, DictRef(dict_id), key)
-        return reply.found, body if reply.blob is None else await fetch(rpc, reply.blob, body)
+        reply, body = await self._ask(DICT_POP, DictRef, _key_of(key))
+        if not reply.found:
+            raise KeyError(key)
+        return await self._value(reply, body)
 
     @generator_in_caller()
     async def keys(self) -> AsyncGenerator[Any, None]:

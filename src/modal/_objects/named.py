@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
-from typing import TYPE_CHECKING, Any, Optional
+from typing import TYPE_CHECKING, Any, Callable, Optional, TypeVar
 
 from .. import _event_loop
+from .._sync import is_async, on_loop
 from .._wire.messages.named import ObjectKind
 from ..exception import InvalidError, NotFoundError
 from .object import Object
@@ -15,8 +16,11 @@ if TYPE_CHECKING:
     from typing_extensions import Self
 
     from .._wire.client import RpcClient
+    from .._wire.messages.common import Method
     from .client import Client
     from .resolver import Resolver
+
+Response = TypeVar("Response")
 
 
 class Named(Object):
@@ -85,6 +89,25 @@ class Named(Object):
         if self._object_id is None:
             self._object_id = await self._find(self._rpc)
         return self._rpc, self._object_id
+
+    async def _ask(
+        self, method: Method[Any, Response], make: Callable[[str], Any], body: bytes = b""
+    ) -> tuple[Response, bytes]:
+        """Call a unary method that the server answers at once; in the caller, see `_sync.in_caller`.
+
+        Args:
+            make: makes the request of the object's id.
+        """
+        rpc, object_id = self._rpc, self._object_id
+        if rpc is None or object_id is None or self._generation != _event_loop.generation:
+            bound: tuple[RpcClient, str] = await on_loop(self._bind())
+            rpc, object_id = bound
+        request, key = make(object_id), rpc.new_key(method)
+        if rpc.quick is not None and not await is_async():
+            answer = rpc.quick.unary(method, request, body, key)
+            if answer is not None:
+                return answer
+        return await on_loop(rpc.unary(method, request, body, key=key))
 
     async def _find(self, rpc: RpcClient) -> str:
         from .._wire.messages.named import NAMED_GET, NamedGet

@@ -8,7 +8,7 @@ from collections.abc import AsyncGenerator
 from contextlib import AsyncExitStack
 from typing import TYPE_CHECKING, Any, Optional
 
-from .._sync import BlockingContext, blocking, generator_in_caller, in_caller, on_loop
+from .._sync import BlockingContext, blocking, generator_in_caller, in_caller, is_async, on_loop
 from .._wire.messages.named import ObjectKind
 from ..exception import InvalidError, RequestSizeError
 from .named import Named
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 _PARTITION_BYTES = 64
 _BATCH_BYTES = 12 * 1024 * 1024  # of items put together
+_QUICK_BYTES = 256 * 1024  # of items put together without the loop
 _NOT_CONSUMED = "The items of Queue.iterate were never asked for: iterate over them."
 
 
@@ -116,13 +117,9 @@ class Queue(Named):
         key = _partition(partition)
         if partition is not None and all:
             raise InvalidError("Queue.clear takes a partition or all=True, not both.")
-        await on_loop(self._clear(key, bool(all)))
-
-    async def _clear(self, partition: str, every: bool) -> None:
         from .._wire.messages.queue import QUEUE_CLEAR, QueueSelect
 
-        rpc, queue_id = await self._bind()
-        await rpc.unary(QUEUE_CLEAR, QueueSelect(queue_id, partition, every))
+        await self._ask(QUEUE_CLEAR, lambda queue_id: QueueSelect(queue_id, key, bool(all)))
 
     @in_caller
     async def get(
@@ -138,7 +135,7 @@ class Queue(Named):
         Raises:
             queue.Empty: `timeout` passed.
         """
-        found = await on_loop(self._get(_partition(partition), 1, _wait(block, timeout)))
+        found = await self._take(_partition(partition), 1, _wait(block, timeout))
         if block and not found:
             raise queue.Empty
         return _loads(found[0]) if found else None
@@ -160,10 +157,23 @@ class Queue(Named):
         """
         if isinstance(n_values, bool) or not isinstance(n_values, int) or n_values < 1:
             raise InvalidError(f"Queue.get_many takes a number of items of 1 or more, not {n_values!r}.")
-        found = await on_loop(self._get(_partition(partition), n_values, _wait(block, timeout)))
+        found = await self._take(_partition(partition), n_values, _wait(block, timeout))
         if block and not found:
             raise queue.Empty
         return [_loads(value) for value in found]
+
+    async def _take(self, partition: str, count: int, wait: Optional[float]) -> list[bytes]:
+        """What is there, or what comes in time; in the caller. Waiting is left to the loop, where it can be ended."""
+        from .._wire.messages.queue import PARTITION_ITEMS, QUEUE_GET, QueueGet
+
+        if count <= PARTITION_ITEMS and not await is_async():
+            reply, body = await self._ask(QUEUE_GET, lambda queue_id: QueueGet(queue_id, partition, count, 0.0))
+            found = _cut(reply.sizes, body)
+            if found and reply.more:
+                return found + await on_loop(self._get(partition, count - len(found), 0.0))
+            if found or wait == 0.0:
+                return found
+        return await on_loop(self._get(partition, count, wait))
 
     async def _get(self, partition: str, count: int, wait: Optional[float]) -> list[bytes]:
         from .._wire.messages.queue import PARTITION_ITEMS, QUEUE_GET, QueueGet
@@ -212,7 +222,7 @@ class Queue(Named):
             RequestSizeError: the item has more than 256 KiB pickled.
             SerializationError: it cannot be pickled.
         """
-        await on_loop(self._put([_dumps(v)], _partition(partition), partition_ttl, _wait(block, timeout)))
+        await self._add([_dumps(v)], _partition(partition), partition_ttl, _wait(block, timeout))
 
     @in_caller
     async def put_many(
@@ -247,12 +257,27 @@ class Queue(Named):
         if len(values) > PARTITION_ITEMS:
             raise InvalidError(f"A partition holds {PARTITION_ITEMS} items; {len(values)} never fit.")
         if values:
-            await on_loop(self._put(values, _partition(partition), partition_ttl, _wait(block, timeout)))
+            await self._add(values, _partition(partition), partition_ttl, _wait(block, timeout))
+
+    async def _add(self, values: list[bytes], partition: str, ttl: float, wait: Optional[float]) -> None:
+        """Put values, waiting for room; in the caller. Waiting is left to the loop, where it can be ended."""
+        from .._wire.messages.queue import QUEUE_PUT, QueuePut
+
+        _check_ttl(ttl)
+        sizes = [len(value) for value in values]
+        if sum(sizes) <= _QUICK_BYTES and not await is_async():
+            reply, _ = await self._ask(
+                QUEUE_PUT, lambda queue_id: QueuePut(queue_id, partition, sizes, float(ttl), 0.0), b"".join(values)
+            )
+            if reply.accepted:
+                return
+            if wait == 0.0:
+                raise queue.Full
+        await on_loop(self._put(values, partition, ttl, wait))
 
     async def _put(self, values: list[bytes], partition: str, ttl: float, wait: Optional[float]) -> None:
         from .._wire.messages.queue import QUEUE_PUT, QueuePut
 
-        _check_ttl(ttl)
         rpc, queue_id = await self._bind()
         deadline = None if wait is None else time.monotonic() + wait
         for part in _parts(values):
@@ -272,13 +297,9 @@ class Queue(Named):
         key = _partition(partition)
         if partition is not None and total:
             raise InvalidError("Queue.len takes a partition or total=True, not both.")
-        return await on_loop(self._len(key, bool(total)))
-
-    async def _len(self, partition: str, every: bool) -> int:
         from .._wire.messages.queue import QUEUE_LEN, QueueSelect
 
-        rpc, queue_id = await self._bind()
-        reply, _ = await rpc.unary(QUEUE_LEN, QueueSelect(queue_id, partition, every))
+        reply, _ = await self._ask(QUEUE_LEN, lambda queue_id: QueueSelect(queue_id, key, bool(total)))
         return reply.items
 
     @generator_in_caller(_NOT_CONSUMED)

@@ -20,6 +20,7 @@ from .codec import encode
 from .frames import Buffer
 from .link import ClientStream, Link, LinkLost
 from .messages.common import Method
+from .quick import QuickCalls
 
 VERSION = "0.1.0"
 
@@ -72,6 +73,10 @@ class RpcClient:
         self._closed = False
         self._key_prefix = os.urandom(6).hex()  # several clients may share a session
         self._keys = itertools.count(1)
+        #: For blocking callers; None when the server is not on this machine.
+        self.quick: Optional[QuickCalls] = None
+        if target.startswith("unix://"):
+            self.quick = QuickCalls(target[len("unix://") :], (session, VERSION, token))
 
     async def open(self) -> None:
         """Connect.
@@ -86,6 +91,8 @@ class RpcClient:
     async def close(self) -> None:
         """Say goodbye and disconnect; calls under way raise ClientClosed. Idempotent."""
         self._closed = True
+        if self.quick is not None:
+            self.quick.close()
         if self._connecting is not None:
             self._connecting.cancel()
         link, self._link = self._link, None
@@ -121,7 +128,7 @@ class RpcClient:
             Error: any typed error of the server.
         """
         if key is None:
-            key = self._new_key() if method.mutating else ""
+            key = self.new_key(method)
         if _log.isEnabledFor(logging.DEBUG):
             return await self._unary_logged(method, request, body, timeout, key)
         return await self._unary(method, request, body, timeout, key)
@@ -191,8 +198,9 @@ class RpcClient:
                 timer.cancel()
         raise self._gave_up(method, lost)
 
-    def _new_key(self) -> str:
-        return f"{self._key_prefix}-{next(self._keys)}"
+    def new_key(self, method: Method[Any, Any]) -> str:
+        """An idempotency key for one call; "" for a method that does not need one. Any thread may ask."""
+        return f"{self._key_prefix}-{next(self._keys)}" if method.mutating else ""
 
     def _gave_up(self, method: Method[Any, Any], lost: Optional[Exception]) -> ConnectionError:
         return ConnectionError(
@@ -214,7 +222,7 @@ class RpcClient:
         Arguments and errors as in `unary`; a lost connection raises ConnectionError from the stream's methods.
         """
         if key is None:
-            key = self._new_key() if method.mutating else ""
+            key = self.new_key(method)
         link = self._link
         if link is None:
             link = await self._connected(self._reconnect_timeout)

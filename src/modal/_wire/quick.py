@@ -1,0 +1,160 @@
+"""Calls that a blocking caller makes by itself: it writes the request and reads the reply, without the event loop.
+
+For requests that the server answers at once, from a client on the server's machine. Going through the loop's thread
+costs two more wake-ups, which is most of such a call. A connection is used by one thread at a time; a few are kept.
+What goes wrong here is no failure: the caller sends the request again the usual way, under the same idempotency key.
+"""
+
+from __future__ import annotations
+
+import socket
+import struct
+import threading
+from typing import Any, Optional, Union
+
+from .codec import decode, encode
+from .connection import Connection, Failed, Replied, Welcome
+from .errors import WireError
+from .frames import Buffer, FrameDecoder
+from .messages.common import Method, Shape
+
+Answer = tuple[Any, bytes]
+
+_KEPT = 8  #: connections
+_PATIENCE = 20  #: seconds until the usual way is tried
+_READ_SIZE = 256 * 1024
+_BODY_LIMIT = 1024 * 1024  #: bytes; larger requests go the usual way, where they do not block others
+_LENGTH = struct.Struct(">I")
+
+
+class QuickCalls:
+    """The connections for quick calls of one client. Any thread may use it.
+
+    Args:
+        path: the server's Unix socket.
+        hello: session, version and token, as in `Connection.hello`.
+    """
+
+    def __init__(self, path: str, hello: tuple[str, str, Optional[dict[str, Any]]]) -> None:
+        self._path = path
+        self._hello = hello
+        self._idle: list[_Line] = []
+        self._count = 0
+        self._lock = threading.Lock()  # of `_count`
+        self._closed = False
+
+    def unary(self, method: Method[Any, Any], request: Any, body: Buffer, key: str) -> Optional[Answer]:
+        """Call a unary method; None when the usual way is to be gone.
+
+        Raises:
+            Error: any typed error of the server.
+        """
+        if len(body) > _BODY_LIMIT:
+            return None
+        try:
+            line = self._idle.pop()
+        except IndexError:
+            made = self._connect()
+            if made is None:
+                return None
+            line = made
+        good = False
+        answer: Union[Answer, Failed]
+        try:
+            answer = line.unary(method, request, body, key)
+            good = True
+        except (OSError, WireError):
+            return None
+        finally:
+            if good and not self._closed:
+                self._idle.append(line)
+            else:
+                self._drop(line)
+        if isinstance(answer, Failed):
+            raise answer.error
+        return answer
+
+    def close(self) -> None:
+        """Say goodbye on every connection and end it. Idempotent."""
+        self._closed = True
+        while self._idle:
+            self._idle.pop().close()
+
+    def _connect(self) -> Optional[_Line]:
+        with self._lock:
+            if self._closed or self._count >= _KEPT:
+                return None
+            self._count += 1
+        line = None
+        try:
+            line = _Line(self._path, self._hello)
+        except (OSError, WireError):
+            with self._lock:
+                self._count -= 1
+        return line
+
+    def _drop(self, line: _Line) -> None:
+        with self._lock:
+            self._count -= 1
+        line.close()
+
+
+class _Line:
+    """One connection."""
+
+    def __init__(self, path: str, hello: tuple[str, str, Optional[dict[str, Any]]]) -> None:
+        self._connection = Connection(client=True)
+        self._decoder = FrameDecoder()
+        self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        try:
+            # The kernel's time limits: Python's cost a further system call each time.
+            patience = struct.pack("ll", _PATIENCE, 0)
+            self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, patience)
+            self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, patience)
+            self._socket.connect(path)
+            self._connection.hello(*hello)
+            self._flush()
+            if not isinstance(self._event(), Welcome):
+                raise WireError("The server did not welcome a further connection.")
+        except BaseException:
+            self._socket.close()
+            raise
+
+    def unary(self, method: Method[Any, Any], request: Any, body: Buffer, key: str) -> Union[Answer, Failed]:
+        """The response with its body, or a `Failed`. Raises OSError, WireError: the connection is of no use then."""
+        id = self._connection.open(method.name, Shape.UNARY, encode(request), body, key=key)
+        self._flush()
+        while True:
+            event = self._event()
+            if type(event) is Replied and event.id == id:
+                return decode(method.response, event.message), bytes(event.body)
+            if type(event) is Failed and event.id == id:
+                return event
+            if event is not None:
+                raise WireError("Something else arrived than the answer to a quick call.")
+
+    def close(self) -> None:
+        try:
+            self._connection.bye()
+            self._flush()
+        except (OSError, WireError):
+            pass  # it is over already
+        self._socket.close()
+
+    def _flush(self) -> None:
+        parts: list[Any] = []
+        for head, body in self._connection.take():
+            parts += (_LENGTH.pack(len(head) + len(body)), head, body)
+        self._socket.sendall(b"".join(parts))
+
+    def _event(self) -> Any:
+        """The next event; None for a frame that is none."""
+        while True:
+            data = self._socket.recv(_READ_SIZE)
+            if not data:
+                raise ConnectionResetError("the server closed the connection")
+            frames = self._decoder.feed(data)
+            if len(frames) == 1:
+                return self._connection.receive(frames[0])
+            if frames:
+                raise WireError("Something else arrived than the answer to a quick call.")

@@ -20,6 +20,7 @@ from modal._wire.messages.named import (
     EPHEMERAL_CREATE,
     EPHEMERAL_RELEASE,
     NAMED_DELETE,
+    NAMED_FIND,
     NAMED_GET,
     NAMED_LIST,
     EphemeralCreate,
@@ -63,6 +64,7 @@ class NamedService:
 
     def register(self, dispatcher: Dispatcher) -> None:
         dispatcher.register(NAMED_GET, self.get)
+        dispatcher.register(NAMED_FIND, self.find)
         dispatcher.register(NAMED_DELETE, self.delete)
         dispatcher.register(NAMED_LIST, self.list)
         dispatcher.register(EPHEMERAL_CREATE, self.create_ephemeral)
@@ -113,6 +115,9 @@ class NamedService:
                 f"Make it with `modal {request.kind.value} create {request.name}`, or with create_if_missing=True."
             )
         return NamedHandle(self._create(request.kind, environment, request.name, "").object_id, True)
+
+    def find(self, ctx: Context, request: NamedGet, body: bytes) -> NamedHandle:
+        return self.get(ctx, replace(request, create_if_missing=False), body)
 
     def delete(self, ctx: Context, request: NamedDelete, body: bytes) -> Empty:
         environment = self._environments.meant_by(ctx, request.environment)

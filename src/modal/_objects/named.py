@@ -110,10 +110,11 @@ class Named(Object):
         return await on_loop(rpc.unary(method, request, body, key=key))
 
     async def _find(self, rpc: RpcClient) -> str:
-        from .._wire.messages.named import NAMED_GET, NamedGet
+        from .._wire.messages.named import NAMED_FIND, NAMED_GET, NamedGet
 
         request = NamedGet(self._kind, self._name, _environment_name(self._environment), self._create_if_missing)
-        found, _ = await rpc.unary(NAMED_GET, request)
+        # Who may only read can find what is there.
+        found, _ = await rpc.unary(NAMED_GET if self._create_if_missing else NAMED_FIND, request)
         if found.created:
             await self._created(rpc, found.object_id)
         return found.object_id

@@ -18,13 +18,16 @@ from intermodal.control.rpc import Dispatcher, Principal, serve_unix
 from intermodal.settings import Settings
 from modal._serialization import serialize
 from modal._wire.client import RpcClient
-from modal._wire.messages.app import APP_CREATE, APP_PUBLISH, AppCreate, AppPublish
+from modal._wire.messages.app import APP_CREATE, APP_PUBLISH, AppCreate, AppPublish, AppState
 from modal._wire.messages.blob import BLOB_PUT, BlobPut
 from modal._wire.messages.call import CALL_SPAWN, CallSpawn, Input
 from modal._wire.messages.common import Empty, Method, Shape
+from modal._wire.messages.container import CONTAINER_LIST, ContainerList
 from modal._wire.messages.function import FUNCTION_CREATE, FunctionCreate, FunctionSpec, Source, SourceKind
 from modal._wire.messages.image import IMAGE_BUILD, ImageLayer, ImageSpec, LayerKind
-from modal._wire.messages.mount import MOUNT_CREATE, SECRET_CREATE, MountCreate, SecretCreate
+from modal._wire.messages.mount import MOUNT_CREATE, MountCreate
+from modal._wire.messages.named import NAMED_GET, NamedGet, ObjectKind
+from modal._wire.messages.secret import SECRET_CREATE, SECRET_PUT, SecretCreate, SecretPut
 from modal._wire.messages.token import TOKEN_CREATE, Role, TokenCreate
 from modal.exception import AuthError, ConnectionError, NotFoundError
 
@@ -67,9 +70,9 @@ class AccessServer:
         return {"id": made.token_id, "secret": made.token_secret}
 
     @contextlib.asynccontextmanager
-    async def container(self, app_id: str) -> AsyncIterator[RpcClient]:
+    async def container(self, app_id: str, environment_id: str) -> AsyncIterator[RpcClient]:
         """Code in a container of this app, as the server sees it."""
-        principal = Principal("container", "ta-other", app_id)
+        principal = Principal("container", "ta-other", app_id, environment_id)
         path = self._directory / f"{app_id}.sock"
         listener = await serve_unix(self.dispatcher, path, lambda token: principal)
         try:
@@ -95,17 +98,21 @@ async def access_server(directory: Path, monkeypatch: Any, **changes: Any) -> As
         yield AccessServer(service, made[0], settings, directory)
 
 
-async def make_app(rpc: RpcClient) -> dict[str, str]:
+#: What the app, its function, a dict and a queue of `make_app` are called.
+NAME = "theirs"
+
+
+async def make_app(rpc: RpcClient, state: AppState = AppState.EPHEMERAL) -> dict[str, str]:
     """An app with one of everything; returns the ids by the names that fields of requests have."""
 
-    def forever() -> None:
+    def theirs() -> None:
         import time
 
         time.sleep(3600)
 
     async with rpc.stream(IMAGE_BUILD, ImageSpec([ImageLayer(LayerKind.DEBIAN_SLIM, python_version=PYTHON)])) as events:
         [image] = [event.done async for event, _ in events if event.done]
-    app, _ = await rpc.unary(APP_CREATE, AppCreate("theirs", "main"))
+    app, _ = await rpc.unary(APP_CREATE, AppCreate(NAME, "main", state, NAME))
     digest = hashlib.sha256(DATA).hexdigest()
     async with rpc.stream(BLOB_PUT, BlobPut(digest, len(DATA))) as stream:
         await stream.send(Empty(), DATA)
@@ -113,21 +120,36 @@ async def make_app(rpc: RpcClient) -> dict[str, str]:
         await stream.result()
     mount, _ = await rpc.unary(MOUNT_CREATE, MountCreate([]))
     secret, _ = await rpc.unary(SECRET_CREATE, SecretCreate(app.app_id, {"A": "b"}))
-    source = Source(SourceKind.SERIALIZED, qualname=forever.__qualname__, python=PYTHON)
-    spec = FunctionSpec("forever", source, image.image_id)
-    function, _ = await rpc.unary(FUNCTION_CREATE, FunctionCreate(app.app_id, spec), serialize(forever))
-    await rpc.unary(APP_PUBLISH, AppPublish(app.app_id, {"forever": function.function_id}))
+    await rpc.unary(SECRET_PUT, SecretPut(NAME, "main", {"A": "b"}, overwrite=True))
+    source = Source(SourceKind.SERIALIZED, qualname=theirs.__qualname__, python=PYTHON)
+    spec = FunctionSpec(NAME, source, image.image_id)
+    function, _ = await rpc.unary(FUNCTION_CREATE, FunctionCreate(app.app_id, spec), serialize(theirs))
+    published, _ = await rpc.unary(APP_PUBLISH, AppPublish(app.app_id, {NAME: function.function_id}, state))
+    function_id = published.functions.get(NAME, function.function_id)
     payload = serialize(((), {}))
-    call, _ = await rpc.unary(CALL_SPAWN, CallSpawn(function.function_id, Input(0, len(payload))), payload)
+    call, _ = await rpc.unary(CALL_SPAWN, CallSpawn(function_id, Input(0, len(payload))), payload)
+    objects = {}
+    for kind in ObjectKind:
+        made, _ = await rpc.unary(NAMED_GET, NamedGet(kind, NAME, "main", True))
+        objects[f"{kind.value}_id"] = objects["object_id"] = made.object_id
+    async with asyncio.timeout(20):
+        while not (found := (await rpc.unary(CONTAINER_LIST, ContainerList("main")))[0].containers):
+            await asyncio.sleep(0.02)
     return {
-        "app_id": app.app_id,
-        "function_id": function.function_id,
+        "app_id": published.app_id or app.app_id,
+        "function_id": function_id,
         "call_id": call.call_id,
+        "container_id": found[0].container_id,
         "image_id": image.image_id,
         "mount_id": mount.mount_id,
         "secret_id": secret.secret_id,
+        **objects,
         "digest": digest,
         "environment": "main",
+        "name": NAME,
+        "app_name": NAME,
+        "identifier": NAME,
+        "token_id": "ak-1",
     }
 
 

@@ -70,6 +70,7 @@ class NamedListed:
 
 
 NAMED_GET = Method("named.get", NamedGet, NamedHandle, mutating=True)
+NAMED_FIND = Method("named.find", NamedGet, NamedHandle)  #: as `named.get`, but makes nothing
 NAMED_DELETE = Method("named.delete", NamedDelete, Empty, mutating=True)
 NAMED_LIST = Method("named.list", NamedList, NamedListed)
 EPHEMERAL_CREATE = Method("ephemeral.create", EphemeralCreate, NamedHandle, mutating=True)

@@ -63,7 +63,7 @@ def _find(identifier: Optional[str], name: Optional[str], env: Optional[str]) ->
 def list_apps(env: Optional[str], as_json: bool) -> None:
     """List the apps that run or are deployed, and those that stopped lately."""
     apps = ask(APP_LIST, AppList(environment_in_force(env))).apps
-    columns = ["App ID", "Description", "State", "Version", "Containers", "Created at", "Stopped at"]
+    columns = ["App ID", "Description", "State", "Version", "Containers", "Next run", "Created at", "Stopped at"]
     rows = [
         [
             one.app_id,
@@ -71,6 +71,7 @@ def list_apps(env: Optional[str], as_json: bool) -> None:
             one.state.value,
             str(one.version or ""),
             str(one.containers),
+            utc_time(one.next_run),
             utc_time(one.created_at),
             utc_time(one.stopped_at),
         ]

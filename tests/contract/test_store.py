@@ -23,6 +23,7 @@ from intermodal.store.interface import (
     InputChunk,
     LogChunk,
     MountRecord,
+    NamedSecretRecord,
     OutputChunk,
     ScheduleRecord,
     SecretRecord,
@@ -189,6 +190,47 @@ async def test_an_environment_goes_with_all_that_is_in_it(store: Store) -> None:
     assert loaded.apps == [APP]
     assert await store.app("ap-2") == dataclasses.replace(of_it, state="stopped", stopped_at=9.0)
     assert await store.app("ap-3") == stopped_before
+
+
+NAMED = NamedSecretRecord("sr-1", "en-main", "token", b"sealed", 1.0)
+
+
+async def test_named_secrets_are_loaded_back_and_go_with_their_environment(store: Store) -> None:
+    other = NamedSecretRecord("sr-2", "en-1", "token", b"other", 2.0, 3.0)
+    await store.write([NAMED, other])
+    used = dataclasses.replace(NAMED, sealed=b"again", last_used_at=5.0)
+    await store.write([used])
+    assert sorted((await store.load()).named_secrets, key=lambda one: one.secret_id) == [used, other]
+    await store.write([EnvironmentRemoved("en-1", 9.0)])
+    assert (await store.load()).named_secrets == [used]
+    await store.expire(before=100.0, forget_before=0.0)
+    assert (await store.load()).named_secrets == [used]
+
+
+async def test_every_secret_is_sealed_anew_or_none(store: Store) -> None:
+    of_stopped = SecretRecord("st-2", "ap-2", b"two")
+    stopped = dataclasses.replace(APP, app_id="ap-2", stopped_at=5.0)
+    await store.write([APP, stopped, SecretRecord("st-1", "ap-1", b"one"), of_stopped])
+    store.write([NAMED])  # not committed yet
+    seen = []
+
+    def convert(secret_id: str, sealed: bytes) -> bytes:
+        seen.append((secret_id, sealed))
+        return b"new " + sealed
+
+    def fail(secret_id: str, sealed: bytes) -> bytes:
+        if secret_id == "sr-1":
+            raise StoreError("This one cannot be opened.")
+        return b"lost"
+
+    with pytest.raises(StoreError, match="cannot be opened"):
+        await store.reseal(fail)
+    assert await store.reseal(convert) == 3
+    assert sorted(seen) == [("sr-1", b"sealed"), ("st-1", b"one"), ("st-2", b"two")]
+    loaded = await store.load()
+    assert [one.sealed for one in loaded.named_secrets] == [b"new sealed"]
+    assert [one.sealed for one in loaded.secrets] == [b"new one"]
+    assert store.healthy() == ""
 
 
 async def test_logs_are_read_from_after_a_sequence_number(store: Store) -> None:

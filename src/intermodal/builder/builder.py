@@ -25,7 +25,6 @@ from intermodal.builder.dockerfile import Recipe
 from intermodal.builder.graph import Link
 from intermodal.builder.host_trust import HostTrust, gather, shell_exports
 from intermodal.builder.interface import BlobReader, BuildLog, SecretSource
-from intermodal.builder.layer_tree import LayerTree
 from intermodal.builder.probe import probe_python
 from intermodal.builder.python_source import find_uv
 from intermodal.builder.records import ImageRecord, ImageRecords
@@ -33,6 +32,7 @@ from intermodal.builder.single_flight import SingleFlight
 from intermodal.builder.storage import ImageStorage
 from intermodal.model.container import BuiltImage
 from intermodal.model.errors import DiskFull, RuntimeFailure
+from intermodal.overlay.layer_tree import LayerTree
 from modal._wire.messages.common import FileEntry
 from modal._wire.messages.image import ImageSpec, LayerKind
 from modal.exception import NotFoundError, RemoteError

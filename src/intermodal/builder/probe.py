@@ -6,7 +6,7 @@ import posixpath
 import re
 from pathlib import Path
 
-from intermodal.builder.layer_tree import LayerTree
+from intermodal.overlay.layer_tree import LayerTree
 
 _NAMES = ("python", "python3")
 _PATCHLEVEL = re.compile(rb'#define\s+PY_VERSION\s+"(\d+\.\d+\.\d+)[^"]*"')

@@ -11,8 +11,8 @@ import pytest
 from fakes import BASE, Blobs, Log, Secrets, commands, pip, spec
 
 from intermodal.builder.builder import BuildahBuilder
-from intermodal.builder.layer_tree import LayerTree
 from intermodal.model.container import BuiltImage
+from intermodal.overlay.layer_tree import LayerTree
 from modal._wire.messages.image import ImageLayer, ImageSpec, LayerKind
 from modal.exception import InvalidError, NotFoundError, RemoteError
 

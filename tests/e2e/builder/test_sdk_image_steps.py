@@ -9,7 +9,7 @@ import pytest
 from fakes import Blobs, Log, Secrets
 
 from intermodal.builder.builder import BuildahBuilder
-from intermodal.builder.layer_tree import LayerTree
+from intermodal.overlay.layer_tree import LayerTree
 from modal._objects.image import Image
 from modal._objects.image_layers import to_spec
 from modal._wire.messages.blob import BLOB_MISSING, BlobDigests, BlobRef

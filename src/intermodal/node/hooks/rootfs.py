@@ -7,19 +7,15 @@ share.
 
 from __future__ import annotations
 
-import os
-from collections.abc import Sequence
 from pathlib import Path
 
-from intermodal.model.errors import BadImage, RuntimeFailure
+from intermodal.model.errors import RuntimeFailure
 from intermodal.node.container import Container
 from intermodal.node.hooks.interface import Hook
 from intermodal.node.layout import NodeLayout
 from intermodal.node.network.namespaces import NamespaceMaker
-from intermodal.runtimes.syscalls import bind_idmapped, mount, unmount
-
-#: The kernel takes the options of a mount in one page.
-_OPTIONS_LIMIT = 4095
+from intermodal.overlay.mounts import mount_overlay
+from intermodal.runtimes.syscalls import bind_idmapped, unmount
 
 
 class RootfsHook(Hook):
@@ -59,26 +55,3 @@ class RootfsHook(Hook):
             return self._layout.layers_view / layer.relative_to(self._layout.storage)
         except ValueError:
             raise RuntimeFailure(f"The layer {layer} is not below {self._layout.storage}.") from None
-
-
-def mount_overlay(layers: Sequence[Path], writable: Path, target: Path) -> None:
-    """Mount an overlay of `layers` (topmost first) that writes to `writable`. Raises RuntimeFailure or OSError."""
-    descriptors: list[int] = []
-
-    def name(path: Path) -> str:
-        # Short whatever the path, and free of the characters that mean something in mount options.
-        descriptors.append(os.open(path, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC))
-        return f"/proc/self/fd/{descriptors[-1]}"
-
-    try:
-        try:
-            lower = ":".join(name(layer) for layer in layers)
-        except FileNotFoundError as error:
-            raise RuntimeFailure(f"A layer of the image is gone: {error.filename}; build the image again.") from error
-        options = f"lowerdir={lower},upperdir={name(writable / 'upper')},workdir={name(writable / 'work')},volatile"
-        if len(options) > _OPTIONS_LIMIT:
-            raise BadImage(f"The image has {len(layers)} layers, which is more than can be mounted; use fewer.")
-        mount("overlay", target, "overlay", 0, options)
-    finally:
-        for descriptor in descriptors:
-            os.close(descriptor)

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from intermodal.builder.layer_tree import LayerTree
 from intermodal.builder.probe import probe_python
+from intermodal.overlay.layer_tree import LayerTree
 
 
 @pytest.fixture

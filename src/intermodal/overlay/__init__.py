@@ -1,0 +1,1 @@
+"""Overlay file systems: mounting them, and looking into their layers without mounting."""

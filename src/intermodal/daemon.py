@@ -39,6 +39,7 @@ from intermodal.control.function_service import FunctionService
 from intermodal.control.functions import Functions
 from intermodal.control.http_port import HttpPort
 from intermodal.control.image_service import ImageService
+from intermodal.control.interact_service import InteractService
 from intermodal.control.mount_service import MountService
 from intermodal.control.named_service import NamedService
 from intermodal.control.queue_service import QueueService
@@ -195,6 +196,7 @@ async def running(
             EnvironmentService(environments, apps, app_service, named, secrets),
             ContainerService(apps, fleet, node),
             function_service,
+            InteractService(fleet, rng),
             images,
             mounts,
             secrets,

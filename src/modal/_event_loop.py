@@ -75,6 +75,11 @@ def _the_bridge() -> _Bridge:
         return _bridge
 
 
+def the_loop() -> asyncio.AbstractEventLoop:
+    """The loop, for `call_soon_threadsafe`. Raises ClientClosed when the process is ending."""
+    return _the_bridge().loop
+
+
 def at_exit(function: Callable[[], Coroutine[Any, Any, None]]) -> None:
     """Run an async function on the loop when the process ends in order."""
     _at_exit.append(function)

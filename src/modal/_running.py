@@ -11,10 +11,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Optional
 
 from ._follow import Follower
+from ._interactive import lend_terminal
 from ._objects.client import Client, current_environment, default_client
 from ._objects.function_load import load_functions
 from ._objects.resolver import Resolver
-from ._output import output
+from ._output import is_silent, output
 from ._runtime_context import is_local
 from ._wire.messages.app import (
     APP_CREATE,
@@ -47,6 +48,7 @@ class RunOptions:
     """How to run."""
 
     detach: bool = False
+    interactive: bool = False  #: containers may use this process's terminal
     environment_name: Optional[str] = None
 
 
@@ -60,16 +62,22 @@ async def running(app: App, client: Optional[Client], options: RunOptions) -> As
         RemoteError: an image cannot be built.
     """
     _check_can_run(app)
+    if options.interactive and is_silent():
+        raise InvalidError(
+            "Running interactively needs output: put `with modal.enable_output():` around `app.run(interactive=True)`."
+        )
     app._running = True
+    app._is_interactive = options.interactive
     try:
         client = client or default_client()
         rpc = await client._rpc()
         state = AppState.DETACHED if options.detach else AppState.EPHEMERAL
         description = app.description or _default_description()
         environment = current_environment(options.environment_name)
-        created, _ = await rpc.unary(APP_CREATE, AppCreate(description, environment, state, app.name))
+        wanted = AppCreate(description, environment, state, app.name, options.interactive)
+        created, _ = await rpc.unary(APP_CREATE, wanted)
         app._app_id = created.app_id
-        watch = _Watch(rpc, created.app_id)
+        watch = _Watch(rpc, created.app_id, options.interactive)
         reason, patience = AppStopReason.FAILED, _STOP_TIMEOUT
         try:
             await _start(app, client, rpc, state, environment)
@@ -88,7 +96,7 @@ async def running(app: App, client: Optional[Client], options: RunOptions) -> As
                 function._detach()
             await _finish(AppStop(created.app_id, reason), rpc, watch, patience, options.detach)
     finally:
-        app._running = False
+        app._running = app._is_interactive = False
 
 
 def _check_can_run(app: App) -> None:
@@ -147,8 +155,9 @@ async def _finish(stop: AppStop, rpc: RpcClient, watch: _Watch, patience: float,
 class _Watch:
     """Follows an app's events and shows them, over lost connections, each log entry once."""
 
-    def __init__(self, rpc: RpcClient, app_id: str) -> None:
-        self._follower = Follower(rpc, APP_EVENTS, lambda after: AppEvents(app_id, after))
+    def __init__(self, rpc: RpcClient, app_id: str, interactive: bool) -> None:
+        self._rpc = rpc
+        self._follower = Follower(rpc, APP_EVENTS, lambda after: AppEvents(app_id, after, interactive=interactive))
         self._task: Optional[asyncio.Task[None]] = None
         self.stopped = False  #: the server said that the app has stopped
 
@@ -179,5 +188,8 @@ class _Watch:
             await asyncio.sleep(_RETRY)
 
     async def _show(self, event: AppEvent) -> None:
-        if event.stopped is None:
+        if event.offer:
+            # Events that come meanwhile are not read, so that the output of other containers is held back.
+            await lend_terminal(self._rpc, event.offer)
+        elif event.stopped is None:
             output().app_event(event)

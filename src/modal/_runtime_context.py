@@ -24,6 +24,7 @@ class ContainerContext:
         "environment",
         "function_id",
         "function_name",
+        "is_interactive",
         "objects",
         "socket_path",
     )
@@ -40,6 +41,7 @@ class ContainerContext:
         environment: str = "",
         objects: Optional[dict[str, str]] = None,
         socket_path: str = "",
+        is_interactive: bool = False,
     ) -> None:
         self.container_id = container_id
         self.app_id = app_id
@@ -49,6 +51,7 @@ class ContainerContext:
         self.function_name = function_name
         self.environment = environment
         self.objects = objects or {}  #: function tag -> id, the app's published objects
+        self.is_interactive = is_interactive  #: the app's user can be asked, with `modal.interact()`
         self.socket_path = socket_path  #: the Unix socket for SDK calls made by code in the container
 
 

@@ -15,7 +15,6 @@ from typing import Any, Optional
 
 from ._wire.endpoint import MessageStream
 from ._wire.messages.terminal import OutputStream, TerminalInput, TerminalOutput, WindowSize
-from .exception import ConnectionError
 
 _CHUNK = 32 * 1024  #: bytes read at a time
 _WRITE = 4096  #: bytes that a writable pipe or terminal takes without blocking (PIPE_BUF)
@@ -67,15 +66,17 @@ def raw_mode() -> Iterator[None]:
         atexit.unregister(restore)
 
 
-async def connect(stream: Stream, window: Optional[WindowSize]) -> TerminalOutput:
-    """Pass stdin to the program and its output to stdout and stderr until it ends; return its last message.
+async def connect(stream: Stream, window: Optional[WindowSize]) -> Optional[TerminalOutput]:
+    """Pass stdin to the program and its output to stdout and stderr until the program closes the stream.
+
+    Returns its last message, when that says how it ended.
 
     Args:
         stream: the program.
         window: the size that its terminal has been given; None when it has pipes.
 
     Raises:
-        ConnectionError: the connection was lost, or closed before the program ended.
+        ConnectionError: the connection was lost.
         BrokenPipeError: who reads our output has gone.
     """
     others: list[Coroutine[Any, Any, None]] = [_send_input(stream)]
@@ -88,7 +89,7 @@ async def connect(stream: Stream, window: Optional[WindowSize]) -> TerminalOutpu
                 await write_all(_DESCRIPTORS[message.stream], data)
             if message.exit_code is not None:
                 return message
-        raise ConnectionError("The session was closed before the program in the container ended.")
+        return None
     finally:
         for task in tasks:
             task.cancel()

@@ -40,6 +40,12 @@ def require_user(ctx: Context) -> None:
         raise AuthError("This cannot be done from inside a container; do it from your own machine.")
 
 
+def require_container(ctx: Context) -> None:
+    """Raise `AuthError` unless the caller is code in a container, as itself."""
+    if ctx.principal.kind != "container":
+        raise AuthError("Only code in a container can ask for the terminal of whoever runs it.")
+
+
 def require_admin(ctx: Context) -> None:
     """Raise `AuthError` unless the caller may give and take access."""
     require_user(ctx)

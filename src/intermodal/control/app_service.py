@@ -109,7 +109,9 @@ class AppService:
             ctx.session_id,
             self._now(),
         )
-        self._apps.save(self._apps.add(record))
+        app = self._apps.add(record)
+        app.is_interactive = request.interactive
+        self._apps.save(app)
         return AppCreated(app_id)
 
     async def publish(self, ctx: Context, request: AppPublish, body: bytes) -> AppPublished:
@@ -147,6 +149,8 @@ class AppService:
         if app is None:
             await self._tell_past(request, stream)
             return
+        # The server does not remember it over a restart; the client that runs the app comes back and says so.
+        app.is_interactive = app.is_interactive or (request.interactive and app.record.session_id == ctx.session_id)
         with app.watched() as watcher:
             await self._follow(app, request, watcher, stream)
 
@@ -163,6 +167,7 @@ class AppService:
     async def _follow(self, app: App, request: AppEvents, watcher: Watcher, stream: ServerStream[Any, Any]) -> None:
         loop = asyncio.get_running_loop()
         after, version, status_due = request.after, -1, 0.0
+        offered: set[str] = set()
         while True:
             watcher.wake.clear()
             ended = (
@@ -171,6 +176,9 @@ class AppService:
             while entries := await app.log.read(after, _LOG_BATCH):
                 after = entries[-1].seq
                 await stream.send(AppEvent(logs=entries))
+            for offer in [one for one in app.offers if request.interactive and one not in offered]:
+                offered.add(offer)
+                await stream.send(AppEvent(offer=offer))
             if request.want_status and app.version > version and (ended or loop.time() >= status_due):
                 changed = [fid for fid, changed_at in app.dirty_functions.items() if changed_at > version]
                 version, status_due = app.version, loop.time() + _STATUS_EVERY

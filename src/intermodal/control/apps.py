@@ -38,6 +38,8 @@ class App:
     stop_task: asyncio.Task[None] | None = None
     watchers: list[Watcher] = field(default_factory=list)
     dirty_functions: dict[str, int] = field(default_factory=dict)  #: function id -> version of its last change
+    is_interactive: bool = False  #: the client that runs it gives its terminal to containers
+    offers: list[str] = field(default_factory=list)  #: of terminals that containers ask for and do not have yet
 
     @property
     def app_id(self) -> str:

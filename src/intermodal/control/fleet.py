@@ -55,6 +55,7 @@ class Container:
     running: dict[str, float] = field(default_factory=dict)  #: unanswered input id -> when it was pushed, oldest first
     begun: dict[str, float] = field(default_factory=dict)  #: input id -> when the watchdog first saw it run
     timed_out: set[str] = field(default_factory=set)  #: inputs for whose sake it was killed
+    has_terminal: bool = False  #: someone is asked at a terminal: time does not count meanwhile
     exit: ContainerExit | None = None
 
 
@@ -327,6 +328,7 @@ class Fleet:
             app_name=app.record.name or "",
             app_description=app.record.description,
             stop_grace=self._stop_grace,
+            interactive=app.is_interactive,
             cls=spec.cls,
             parameters_size=len(function.parameters),
             variables=variables,
@@ -571,7 +573,7 @@ class Fleet:
         loop = asyncio.get_running_loop()
         now = loop.time()
         for container in self._containers.values():
-            if not container.running or container.timed_out:
+            if not container.running or container.timed_out or container.has_terminal:
                 container.begun = {}
                 continue
             hung = self._hung(container, now)

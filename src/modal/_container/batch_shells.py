@@ -33,6 +33,7 @@ class BatchShell(MainThreadShell):
             batch = self._next()
             assert isinstance(batch, Batch)
             outputs = self._run_batch(batch)
+            self.end_session(batch)
             with self.lock:
                 self._current = None
                 for record, payload in outputs:

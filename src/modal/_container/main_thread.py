@@ -32,6 +32,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any, Callable, NoReturn, Optional
 
+    from .interaction import Session
     from .task import Output
 
 _INTERRUPT = signal.SIGRTMIN + 7  # one that user code hardly uses
@@ -67,6 +68,13 @@ class MainThreadShell(Shell):
         with self.lock:
             self._load_until = None if until is None else (until, on_late)
 
+    def release_time(self) -> None:
+        seconds = perf_counter() - self.held_since
+        super().release_time()
+        with self.lock:
+            if self._load_until is not None:
+                self._load_until = (self._load_until[0] + seconds, self._load_until[1])
+
     def stop_watching(self) -> None:
         """Another shell takes over after loading."""
         with self.lock:
@@ -78,6 +86,8 @@ class MainThreadShell(Shell):
             item = self._next()
             run = self._run_generator if task.yields(item) else self._run_function
             record, payload = run(item)
+            if self.session is not None:
+                self.end_session(item)
             self._finish(item, record, payload)
 
     def interrupt(self, item: Input, reason: str) -> None:
@@ -214,6 +224,8 @@ class MainThreadShell(Shell):
                 if item.credit > 0 or item.interrupted:
                     return
                 left = item.started + self.task.timeout - perf_counter()
+                if self.held_since:
+                    left = _POLL_LIMIT
                 if left <= 0:
                     self.machine.time_out(item)
                     return
@@ -225,6 +237,10 @@ class MainThreadShell(Shell):
         if item is not None and item.interrupted:
             self._active = None
             raise interrupt_exception(item.interrupted)
+
+    def key_pressed(self, session: Session) -> None:
+        if self._active is not None or session.owner is None:
+            raise KeyboardInterrupt
 
     # --- the watcher
 
@@ -256,7 +272,7 @@ class MainThreadShell(Shell):
             self._watcher_polls = True
         self._flush()  # what the main thread gathered before it saw that flag
         # Bounded, since the main thread may meanwhile read what this waits for, and be in another input.
-        left = _POLL_LIMIT if item is None else item.started + self.task.timeout - perf_counter()
+        left = _POLL_LIMIT if item is None or self.held_since else item.started + self.task.timeout - perf_counter()
         if item is not None and item.interrupted:
             left = _INTERRUPT_AGAIN
         if left > 0:
@@ -265,7 +281,7 @@ class MainThreadShell(Shell):
             self._watcher_polls = False
             if self._main_reads():
                 return
-            if self._load_until is not None and perf_counter() >= self._load_until[0]:
+            if self._load_until is not None and not self.held_since and perf_counter() >= self._load_until[0]:
                 self._load_until[1]()
             if item is not None and self._current is item:
                 if item.interrupted and self._active is item:
@@ -280,7 +296,7 @@ class MainThreadShell(Shell):
         return not self._busy
 
     def _is_late(self, item: Input) -> bool:
-        return perf_counter() >= item.started + self.task.timeout
+        return not self.held_since and perf_counter() >= item.started + self.task.timeout
 
 
 def _thrower(generator: Any, reason: str) -> Callable[[], Any]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
 from time import perf_counter
 
@@ -68,6 +69,7 @@ def _enter(start: dict[str, Any], socket_path: str) -> None:
             environment=start.get("environment", ""),
             objects=start.get("objects"),
             socket_path=socket_path,
+            is_interactive=bool(start.get("interactive")),
         )
     )
 
@@ -79,6 +81,8 @@ def _load(channel: Channel, start: dict[str, Any], body: memoryview) -> Shell:
     watched = _shell_for_loading(channel, start)
     watched.stop_grace = float(start.get("stop_grace", watched.stop_grace))
     watched.watch_loading()
+    if start.get("interactive"):
+        _prepare_for_terminals()
     began = perf_counter()
     try:
         if start.get("cls") is not None:
@@ -86,7 +90,9 @@ def _load(channel: Channel, start: dict[str, Any], body: memoryview) -> Shell:
         else:
             watched.task.function = user_code.load(start["source"], body)
     except user_code.LoadError as error:
+        watched.end_session(None)
         _fail(channel, error)
+    watched.end_session(None)
     concurrency = start.get("concurrency", {}).get("max_concurrent_inputs", 1)
     shell = _choose(watched, int(concurrency))
     try:
@@ -121,6 +127,19 @@ def _load_class(watched: MainThreadShell, start: dict[str, Any], body: memoryvie
         watched.task.lifecycle = lifecycle
     else:
         watched.task = MethodTask(lifecycle, name, spec, timeout)
+
+
+def _prepare_for_terminals() -> None:
+    """Code may ask for its user's terminal, with `modal.interact()` or `breakpoint()`."""
+    # It comes when the terminal goes, and must not end the container.
+    signal.signal(signal.SIGHUP, lambda number, frame: None)
+
+    def connect_and_break(*args: Any, **kwargs: Any) -> Any:
+        from .interaction import breakpointhook
+
+        return breakpointhook(*args, **kwargs)
+
+    sys.breakpointhook = connect_and_break
 
 
 def _shell_for_loading(channel: Channel, start: dict[str, Any]) -> MainThreadShell:

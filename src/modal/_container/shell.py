@@ -13,7 +13,7 @@ import atexit
 import os
 import signal
 from _thread import allocate_lock, start_new_thread
-from time import sleep
+from time import perf_counter, sleep
 
 from . import streams
 from .channel import Channel, ProtocolError
@@ -23,7 +23,12 @@ from .task import Task
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Any, NoReturn
+    from typing import Any, NoReturn, Optional
+
+    from .interaction import Session
+
+#: The shell that runs inputs, or loads the code for it, in this process.
+current: Optional[Shell] = None
 
 AGENT_GONE = 70  #: exit status when the agent ended the connection
 
@@ -40,6 +45,10 @@ class Shell:
         self.stop_grace = 30.0  #: seconds that SIGTERM and SIGINT leave
         self._handlers: list[Any] = []  #: of signals, ours
         self.forked = False  #: True in a child that user code forked
+        self.session: Optional[Session] = None  #: while this container is connected to a terminal
+        self.held_since = 0.0  #: when the clock of inputs was stopped; 0: it runs
+        global current
+        current = self
 
     def run(self) -> NoReturn:
         """Run inputs until told to stop."""
@@ -104,6 +113,9 @@ class Shell:
 
     def stop_from_signal(self, signum: int, frame: Any) -> None:
         """SIGTERM and SIGINT behave like Stop. A handler must not wait for `lock`, which its own thread may hold."""
+        if signum == signal.SIGINT and self.session is not None:
+            self.key_pressed(self.session)
+            return
         start_new_thread(self._stop, ())
 
     def _stop(self) -> None:
@@ -146,6 +158,30 @@ class Shell:
         atexit._run_exitfuncs()
         streams.flush()
         os._exit(0)
+
+    # --- terminals
+
+    def key_pressed(self, session: Session) -> None:
+        """Ctrl-C at the terminal: raise KeyboardInterrupt in user code. Called in the main thread, by a signal."""
+        raise NotImplementedError
+
+    def hold_time(self) -> None:
+        """Stop the clock: while a person is asked, no input runs out of time."""
+        with self.lock:
+            self.held_since = perf_counter()
+
+    def release_time(self) -> None:
+        """Let the clock run again."""
+        with self.lock:
+            seconds, self.held_since = perf_counter() - self.held_since, 0.0
+            for item in self.machine.running.values():
+                item.started += seconds
+
+    def end_session(self, item: Optional[Input]) -> None:
+        """`item`, or with None the loading of code, has ended: if it has a terminal, it needs that no more."""
+        session = self.session
+        if session is not None and session.owner == (item.input_id if item is not None else None):
+            session.end()
 
     def leave_if_forked(self, exc: BaseException | None = None) -> None:
         """A child that user code forked and let return, or raise: it must not answer for its parent.

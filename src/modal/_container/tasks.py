@@ -8,11 +8,12 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+from threading import current_thread, main_thread
 from time import perf_counter
 
 from modal._runtime_context import enter_input
 
-from .machine import Input
+from .machine import STOPPED, Input
 from .main_thread import MainThreadShell
 from .shell import AGENT_GONE, Shell
 from .task import is_async, is_awaitable
@@ -22,7 +23,12 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterable
     from typing import Any, NoReturn
 
+    from .interaction import Session
     from .task import Output
+
+
+_LOOK_AGAIN = 1.0  #: seconds
+_TIMER_SLACK = 0.01  #: seconds that a timer may come early
 
 
 class TasksShell(Shell):
@@ -37,6 +43,7 @@ class TasksShell(Shell):
         self._loop = asyncio.new_event_loop() if lifecycle is None else lifecycle.loop
         self._credit: dict[str, asyncio.Event] = {}
         self._will_flush = False
+        self._catches_keys = False
 
     def run(self) -> NoReturn:
         asyncio.set_event_loop(self._loop)
@@ -54,9 +61,38 @@ class TasksShell(Shell):
 
     def catch_signals(self) -> None:
         for number in (signal.SIGTERM, signal.SIGINT):
-            self._loop.add_signal_handler(number, self._stop)
+            self._loop.add_signal_handler(number, self._signalled, number)
             self._handlers.append(signal.getsignal(number))
         os.register_at_fork(after_in_child=self.on_fork)
+
+    def _signalled(self, number: int) -> None:
+        if number != signal.SIGINT:
+            self._stop()
+        elif not self._catches_keys:  # else the handler has dealt with it
+            self.stop_from_signal(number, None)
+
+    def stop_from_signal(self, signum: int, frame: Any) -> None:
+        if signum == signal.SIGINT and self.session is not None:
+            self.key_pressed(self.session)
+        else:
+            self._loop.call_soon_threadsafe(self._stop)
+
+    def hold_time(self) -> None:
+        super().hold_time()
+        if not self._catches_keys and current_thread() is main_thread():
+            self._catches_keys = True
+            # The loop would look at it only when user code lets it.
+            signal.signal(signal.SIGINT, self.stop_from_signal)
+
+    def key_pressed(self, session: Session) -> None:
+        if session.thread != main_thread().ident:
+            from .threads import raise_in_thread
+
+            raise_in_thread(session.thread, STOPPED)
+        elif asyncio.current_task(self._loop) is not None:
+            raise KeyboardInterrupt
+        elif (item := self.machine.running.get(session.owner or "")) and item.runner is not None:
+            self._loop.call_soon_threadsafe(item.runner.cancel)
 
     def work_arrived(self) -> None:
         self._loop.call_soon(self._begin_more)
@@ -94,6 +130,7 @@ class TasksShell(Shell):
         finally:
             timer.cancel()
         self.leave_if_forked()
+        self.end_session(item)
         for record, payload in outputs:
             self.outbox.add(record, payload)
         if not self._will_flush:  # those that end in the same turn of the loop go in one frame
@@ -155,6 +192,10 @@ class TasksShell(Shell):
         return task.succeeded(item, b"", None)
 
     def _time_out(self, item: Input) -> None:
+        left = item.started + self.task.timeout - perf_counter()
+        if self.held_since or left > _TIMER_SLACK:  # the clock is stopped, or was
+            self._loop.call_later(_LOOK_AGAIN if self.held_since else left, self._time_out, item)
+            return
         with self.lock:
             self.carry_out(self.machine.time_out(item))
 

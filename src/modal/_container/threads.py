@@ -12,7 +12,7 @@ from time import perf_counter
 
 from modal._runtime_context import enter_input
 
-from .machine import Input
+from .machine import STOPPED, Input
 from .main_thread import MainThreadShell
 from .shell import AGENT_GONE, Shell
 from .task import TimeoutReached, is_awaitable, run_awaitable, values_of
@@ -21,7 +21,11 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any, NoReturn
 
+    from .interaction import Session
     from .task import Output
+
+
+_LOOK_AGAIN = 1.0  #: seconds
 
 
 class ThreadsShell(Shell):
@@ -63,8 +67,13 @@ class ThreadsShell(Shell):
     def resume(self, item: Input) -> None:
         self._changed.notify_all()
 
+    def key_pressed(self, session: Session) -> None:
+        raise_in_thread(session.thread, STOPPED)
+
     def _until_deadline(self) -> float | None:
         """Seconds until an input may be out of time; None when there is none."""
+        if self.held_since:
+            return _LOOK_AGAIN
         with self.lock:
             started = [item.started for item in self.machine.running.values() if not item.interrupted]
             if not started and not self.machine.queue:
@@ -73,6 +82,8 @@ class ThreadsShell(Shell):
         return max(0.0, min(started, default=perf_counter()) + self.task.timeout - perf_counter())
 
     def _time_out(self) -> None:
+        if self.held_since:
+            return
         now = perf_counter()
         for item in list(self.machine.running.values()):
             if now - item.started >= self.task.timeout and not item.interrupted:
@@ -85,6 +96,7 @@ class ThreadsShell(Shell):
                 record, payload = self._run(item)
             except BaseException as exc:  # an interrupt that fell on the border of user code
                 record, payload = self.task.failed(item, exc)
+            self.end_session(item)
             try:
                 self._finish(item, record, payload)
             except OSError:

@@ -7,7 +7,6 @@ from contextlib import asynccontextmanager
 from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, Any, Callable, Optional, Protocol, TypeVar, Union, overload
 
-from .._later import not_built_yet
 from .._runtime_context import container_context
 from .._sync import blocking, blocking_context
 from .._type_vars import OriginalReturnType, P
@@ -144,6 +143,7 @@ class App:
         self._entrypoints: dict[str, LocalEntrypoint[Any, Any]] = {}
         self._app_id: Optional[str] = None
         self._running = False
+        self._is_interactive = False
         self._is_looked_up = False
 
     # -- what it is
@@ -155,8 +155,9 @@ class App:
 
     @property
     def is_interactive(self) -> bool:
-        """Whether the app runs in interactive mode."""
-        return False
+        """Whether the app runs in interactive mode: `modal.interact()` works in its containers."""
+        context = container_context()
+        return context.is_interactive if context is not None else self._is_interactive
 
     @property
     def app_id(self) -> Optional[str]:
@@ -232,21 +233,21 @@ class App:
                 started when it does not run.
             show_progress: deprecated: use `modal.enable_output()`.
             detach: the app goes on after the block until its calls are done.
-            interactive: not available yet.
+            interactive: containers may use this process's terminal, with `modal.interact()` or `breakpoint()`; output
+                must be enabled.
             environment_name: the environment; default: that of the configuration.
 
         Raises:
-            InvalidError: the app runs already, this is a container, or a function has something this version cannot do.
+            InvalidError: the app runs already, this is a container, `interactive` lacks enabled output, or a
+                function has something this version cannot do.
             ConnectionError: no server can be reached or started.
             RemoteError: an image cannot be built.
         """
         from .._running import RunOptions, running
 
-        if interactive:
-            not_built_yet("App.run(interactive=True)")
         if show_progress is not None:
             _warn_show_progress()
-        async with running(self, client, RunOptions(bool(detach), environment_name)):
+        async with running(self, client, RunOptions(bool(detach), bool(interactive), environment_name)):
             yield self
 
     # -- registering

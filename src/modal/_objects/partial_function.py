@@ -9,7 +9,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Callable, Generic, Optional, Protocol, TypeVar, Union, overload
 
-from .._later import not_built_yet
+from .._runtime_context import container_context
 from .._type_vars import Concatenate, OriginalReturnType, P, ReturnType
 from ..exception import DeprecationError, InvalidError
 
@@ -285,8 +285,24 @@ def web_server(
 
 
 def interact() -> None:
-    """Connect the container to the user's terminal."""
-    not_built_yet("modal.interact")
+    """Connect this container to the terminal of whoever runs the app, until the current input has ended.
+
+    Then `input()`, `breakpoint()`, `IPython.embed()` and the like work as in a local program. The app must be run with
+    `modal run --interactive`, or with `app.run(interactive=True)` inside `with modal.enable_output():`. Time spent with
+    the terminal does not count against the function's timeout. A second call does nothing while the first one's
+    connection lasts.
+
+    Raises:
+        InvalidError: this is no container, or its app is not run interactively.
+        InteractiveTimeoutError: no terminal was connected within a minute.
+    """
+    if container_context() is None:
+        raise InvalidError(
+            "modal.interact() connects a container to your terminal; this code runs in your own process, which has it."
+        )
+    from .._container.interaction import begin
+
+    begin()
 
 
 def _web_options(

@@ -13,6 +13,8 @@ from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Optional, Protocol
 
 if TYPE_CHECKING:
+    from contextlib import AbstractContextManager
+
     from .._wire.messages.app import AppEvent, AppStopReason
 
 
@@ -59,6 +61,10 @@ class OutputManager(Protocol):
         """`done` inputs of a map over function `name` have their output; `total` is None while inputs still arrive."""
         ...
 
+    def held_back(self) -> AbstractContextManager[None]:
+        """Show nothing while the block runs, since someone else has the terminal, and all of it afterwards."""
+        ...
+
     def open(self) -> None:
         """Called once, before anything else."""
         ...
@@ -103,6 +109,9 @@ class SilentOutput:
     def map_progress(self, name: str, done: int, total: Optional[int]) -> None:
         pass
 
+    def held_back(self) -> AbstractContextManager[None]:
+        return contextlib.nullcontext()
+
     def open(self) -> None:
         pass
 
@@ -118,12 +127,17 @@ def output() -> OutputManager:
     return _active
 
 
+def is_silent() -> bool:
+    """Whether nothing is shown."""
+    return isinstance(_active, SilentOutput)
+
+
 @contextlib.contextmanager
 def using(manager: OutputManager) -> Iterator[OutputManager]:
     """Make `manager` the active one inside the `with` block. An enabled manager further out stays in charge."""
     global _active
     before = _active
-    if not isinstance(before, SilentOutput):
+    if not is_silent():
         yield before
         return
     manager.open()

@@ -6,13 +6,15 @@ user output was asked for (`show_progress=False`, `modal run --quiet`).
 
 from __future__ import annotations
 
+import contextlib
 import sys
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Callable, Optional, TextIO, Union
 
 from .files_summary import list_files, summarize_files
+from .held_writes import HeldWrites
 from .joined_writes import JoinedWrites
 from .line_assembler import HOLD, LineAssembler
 from .progress import PlainReporter, describe_stop
@@ -65,6 +67,7 @@ class PlainOutput:
         self._timer: Optional[threading.Timer] = None
         self._closed = False
         self._joined = JoinedWrites([self._out, self._err])
+        self._held: Optional[HeldWrites] = None  #: while someone else has the terminal
 
     def open(self) -> None:
         self._joined.begin()
@@ -74,8 +77,8 @@ class PlainOutput:
             self._closed = True
             if self._timer is not None:
                 self._timer.cancel()
-            write_text(self._out, self._stdout_lines.flush())
-            write_text(self._err, self._stderr_lines.flush())
+            self._write(self._out, self._stdout_lines.flush())
+            self._write(self._err, self._stderr_lines.flush())
         self._joined.end()
 
     def step(self, title: str) -> Step:
@@ -111,25 +114,45 @@ class PlainOutput:
             for line in self._reporter.map_progress(name, done, total, self._clock()):
                 self._say(line)
 
+    @contextlib.contextmanager
+    def held_back(self) -> Iterator[None]:
+        with self._lock:
+            self._write(self._out, self._stdout_lines.flush())
+            self._write(self._err, self._stderr_lines.flush())
+            self._held = held = HeldWrites()
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._held = None
+                for stream, text in held.take():
+                    write_text(stream, text)
+
     def step_log(self, text: str) -> None:
         """Show a piece of a step's log."""
         if self._show_progress:
             with self._lock:
-                write_text(self._err, text if text.endswith("\n") else text + "\n")
+                self._write(self._err, text if text.endswith("\n") else text + "\n")
 
     def _say(self, text: str) -> None:
         if text and self._show_progress:
             with self._lock:
-                write_text(self._err, text + "\n")
+                self._write(self._err, text + "\n")
 
     def _log(self, stream: str, container_id: str, text: str) -> None:
         now = self._clock()
         if stream == "stdout":
-            write_text(self._out, self._stdout_lines.feed(container_id, text, now))
+            self._write(self._out, self._stdout_lines.feed(container_id, text, now))
         elif stream == "stderr":
-            write_text(self._err, self._stderr_lines.feed(container_id, text, now))
+            self._write(self._err, self._stderr_lines.feed(container_id, text, now))
         else:
             self._say(text.rstrip("\n"))
+
+    def _write(self, stream: TextIO, text: str) -> None:
+        if self._held is None:
+            write_text(stream, text)
+        elif text:
+            self._held.add(stream, text)
 
     def _hold(self) -> None:
         """See to it that an unfinished line is shown soon."""
@@ -143,8 +166,8 @@ class PlainOutput:
         with self._lock:
             self._timer = None
             now = self._clock()
-            write_text(self._out, self._stdout_lines.due(now))
-            write_text(self._err, self._stderr_lines.due(now))
+            self._write(self._out, self._stdout_lines.due(now))
+            self._write(self._err, self._stderr_lines.due(now))
             self._hold()
 
 

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Optional, TextIO, Union
 
 from rich.console import Console
@@ -101,6 +102,17 @@ class RichOutput:
         with self._lock:
             self._board.of(name).map_progress(done, total)
         self._changed.set()
+
+    @contextlib.contextmanager
+    def held_back(self) -> Iterator[None]:
+        with self._lock:
+            self._terminal.write_out(self._stdout_lines.flush())
+            self._terminal.write_err(self._stderr_lines.flush())
+            self._terminal.hold()
+        try:
+            yield
+        finally:
+            self._terminal.release()
 
     def print_line(self, text: str, style: str = "") -> None:
         """Print a line of ours above the live area."""

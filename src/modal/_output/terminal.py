@@ -13,6 +13,7 @@ import sys
 import threading
 from typing import Any, Callable, Optional, TextIO
 
+from .held_writes import HeldWrites
 from .plain_output import write_text
 
 
@@ -36,13 +37,16 @@ class Terminal:
         self._drawn = 0  # lines on the screen now
         self._within_line = False
         self._paused = 0
+        self._held: Optional[HeldWrites] = None  # while someone else has the terminal
 
     def write_out(self, text: str) -> None:
         """Write to stdout, above the area."""
         if not text:
             return
         with self._lock:
-            if self._shared:
+            if self._held is not None:
+                self._held.add(self._out, text)
+            elif self._shared:
                 self._write_above(self._out, text)
             else:
                 write_text(self._out, text)
@@ -52,7 +56,10 @@ class Terminal:
         if not text:
             return
         with self._lock:
-            self._write_above(self._err, text)
+            if self._held is not None:
+                self._held.add(self._err, text)
+            else:
+                self._write_above(self._err, text)
 
     def show(self, lines: list[str]) -> None:
         """Make `lines` the content of the area. Each must fit the terminal's width."""
@@ -73,6 +80,20 @@ class Terminal:
             self._paused -= 1
             self._within_line = False  # the answer's line end came from the terminal
             write_text(self._err, self._draw())
+
+    def hold(self) -> None:
+        """Write nothing until `release`: someone else has the terminal."""
+        with self._lock:
+            self.pause()
+            self._held = HeldWrites()
+
+    def release(self) -> None:
+        """Write what was held."""
+        with self._lock:
+            held, self._held = self._held, None
+            self.resume()
+            for stream, text in held.take() if held is not None else []:
+                (self.write_out if stream is self._out else self.write_err)(text)
 
     def _write_above(self, stream: TextIO, text: str) -> None:
         frame = self._erase() + text

@@ -21,6 +21,7 @@ from .._wire.messages.container import (
     ContainerRef,
 )
 from .env_option import env_option, environment_in_force
+from .errors import CliError
 from .request import ask
 from .tables import print_table
 
@@ -119,6 +120,8 @@ def exec_(pty: Optional[bool], container_id: str, command: tuple[str, ...]) -> N
     for number in (signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, _leave)
     ended = _sync.run(_exec(container_id, arguments, with_terminal))
+    if ended is None:
+        raise CliError("The session was closed before the command ended.")
     if ended.error:
         click.echo(f"Error: {ended.error}", err=True)
     sys.exit(ended.exit_code)
@@ -129,7 +132,7 @@ def _leave(number: int, frame: Optional[FrameType]) -> NoReturn:
     sys.exit(128 + number)
 
 
-async def _exec(container_id: str, command: tuple[str, ...], with_terminal: bool) -> TerminalOutput:
+async def _exec(container_id: str, command: tuple[str, ...], with_terminal: bool) -> Optional[TerminalOutput]:
     import contextlib
     import os
 

@@ -31,7 +31,9 @@ from .options import EntrypointArguments, EntrypointCommand, build_parameters, c
 )
 @click.option("-q", "--quiet", is_flag=True, help="Show only the output of user code, and errors.")
 @click.option("-d", "--detach", is_flag=True, help="Let the app go on when this client stops or disconnects.")
-@click.option("-i", "--interactive", is_flag=True, help="Run the app in interactive mode (not available yet).")
+@click.option(
+    "-i", "--interactive", is_flag=True, help="Let containers use this terminal: modal.interact(), breakpoint()."
+)
 @click.option(
     "-e",
     "--env",
@@ -73,8 +75,6 @@ def run(
       modal run hello.py::main --max-models 10
       modal run -m package.hello::app.main
     """
-    if interactive:
-        raise CliError("`modal run --interactive` is not available in this version of Intermodal.", 2)
     destination = _check_destination(write_result) if write_result else None
     set_environment(env)
     reference = AppReference.parse(ref, is_module)
@@ -83,7 +83,7 @@ def run(
     if runnable.app.description is None:
         runnable.app.set_description(Path(reference.target).name)
     with using(create_output(show_progress=not quiet, show_files=show_files)):
-        result = _run_app(runnable, values, detach, env)
+        result = _run_app(runnable, values, detach, interactive, env)
     if destination is not None:
         _write_result(destination, result)
     elif not runnable.is_local and result is not None:
@@ -110,7 +110,9 @@ def _parse_arguments(
     return collect_arguments(function, inner.params)
 
 
-def _run_app(runnable: Runnable, values: EntrypointArguments, detach: bool, env: Optional[str]) -> Any:
+def _run_app(
+    runnable: Runnable, values: EntrypointArguments, detach: bool, interactive: bool, env: Optional[str]
+) -> Any:
     """Run the entrypoint inside a running app.
 
     Raises:
@@ -119,7 +121,7 @@ def _run_app(runnable: Runnable, values: EntrypointArguments, detach: bool, env:
     raised: Optional[Exception] = None
     started = False
     try:
-        with interruptible(), runnable.app.run(detach=detach, environment_name=env):
+        with interruptible(), runnable.app.run(detach=detach, interactive=interactive, environment_name=env):
             started = True
             try:
                 return _call(runnable, values)

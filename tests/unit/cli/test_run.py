@@ -110,7 +110,7 @@ def test_the_single_local_entrypoint_runs_with_its_options(runs, write, capsys):
     """)
     assert run_command_line(["run", file, "--max-models", "3"]) == 0
     assert capsys.readouterr().out == "models 3 grid\n"
-    assert runs.settings == [{"detach": False, "environment_name": None}]
+    assert runs.settings == [{"detach": False, "interactive": False, "environment_name": None}]
 
 
 def test_an_async_entrypoint_runs(runs, write, capsys):
@@ -202,7 +202,7 @@ def test_help_of_an_entrypoint_shows_its_options_and_docstring(runs, write, caps
 def test_detach_and_environment_reach_the_app(runs, write, monkeypatch):
     monkeypatch.setenv("MODAL_ENVIRONMENT", "")
     assert run_command_line(["run", "--detach", "-e", "staging", write(TWO) + "::first"]) == 0
-    assert runs.settings == [{"detach": True, "environment_name": "staging"}]
+    assert runs.settings == [{"detach": True, "interactive": False, "environment_name": "staging"}]
     assert os.environ["MODAL_ENVIRONMENT"] == "staging"
 
 

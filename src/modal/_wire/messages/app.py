@@ -36,6 +36,7 @@ class AppCreate:
     environment: str
     state: AppState = AppState.EPHEMERAL
     name: Optional[str] = None
+    interactive: bool = False  #: its containers may ask for the terminal of the client that runs it
 
 
 @dataclass(frozen=True)
@@ -198,6 +199,7 @@ class AppEvents:
     app_id: str
     after: int = 0
     want_status: bool = True
+    interactive: bool = False  #: this client runs the app, and gives its terminal to containers that ask for it
 
 
 @dataclass(frozen=True)
@@ -207,6 +209,7 @@ class AppEvent:
     logs: list[LogEntry] = field(default_factory=list)
     status: Optional[FunctionStatus] = None
     stopped: Optional[AppStopReason] = None
+    offer: str = ""  #: a container asks for the client's terminal; `interact.attach` takes the offer of this id
 
 
 APP_CREATE = Method("app.create", AppCreate, AppCreated, mutating=True)

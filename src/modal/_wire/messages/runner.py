@@ -47,6 +47,7 @@ class Start:
     app_description: str = ""
     #: environment variables to set before user code is loaded: secrets, which shall not be on disk
     variables: dict[str, str] = field(default_factory=dict, repr=False)
+    interactive: bool = False  #: code may ask for the terminal of whoever runs the app
     cls: Optional[ClassSpec] = None  #: set for a class
     parameters_size: int = 0  #: bytes at the end of the body
 

@@ -221,7 +221,6 @@ def test_detach_and_environment_reach_the_app(runs, write, monkeypatch):
         (["the_app.py::first", "--count", "many"], 2, "Invalid value for '--count': 'many' is not a valid int"),
         (["the_app.py::first", "--cuont", "1"], 2, "`first` has no option `--cuont`. Did you mean `--count`?"),
         (["the_app.py::first", "--detach"], 2, "`--detach` is an option of `modal run`: put it before the reference."),
-        (["--interactive", "the_app.py"], 2, "`modal run --interactive` is not available"),
         (["-m", "the_app.py"], 2, "leave out -m"),
         (["--quite", "the_app.py"], 2, "No such option"),
         (["-w", "no/such/file", "the_app.py::first"], 2, "the directory no/such does not exist"),

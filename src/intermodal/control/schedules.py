@@ -137,12 +137,17 @@ class Schedules:
         """Make the runs that are due now. Raises `StoreError` when that cannot be known or kept."""
         now = self._now()
         was_set_back = now < self._seen
-        for entry in list(self._entries.values()):
-            if not was_set_back and now < entry.state.next_run:
-                continue
-            due, state = advance(entry.state, now)
-            if state is not entry.state:
-                await self._step(entry, due, state)
+        steps = []
+        for entry in self._entries.values():
+            if was_set_back or now >= entry.state.next_run:
+                due, state = advance(entry.state, now)
+                if state is not entry.state:
+                    steps.append(self._step(entry, due, state))
+        # Side by side: on the hour many are due, and each asks the store.
+        failures = await asyncio.gather(*steps, return_exceptions=True)
+        for failure in failures:
+            if failure is not None:
+                raise failure
         self._seen = now
 
     async def _step(self, entry: _Entry, due: float | None, state: ScheduleState) -> None:
@@ -153,7 +158,9 @@ class Schedules:
         if self._entries.get(function_id) is not entry:
             return  # redeployed or stopped meanwhile
         function = self._functions.by_id.get(function_id)
-        if due is not None and is_new and function is not None:
+        if function is None:
+            log.error("function %s cannot run though it is due: it could not be restored", function_id)
+        elif due is not None and is_new:
             self._make_run(function, due)
         record = replace(entry.record, anchor=state.anchor, next_run=state.next_run)
         self._entries[function_id] = _Entry(record, state)
@@ -180,8 +187,8 @@ class Schedules:
 
     def _waits(self, function_id: str) -> bool:
         """Whether an earlier run has not begun. Runs may overlap, but they do not pile up behind a full machine."""
-        holders = self._fleet.holders()
-        return any(input_id(call.record.call_id, 0) not in holders for call in self._runs_of(function_id))
+        earlier = [input_id(call.record.call_id, 0) for call in self._runs_of(function_id)]
+        return bool(earlier) and not self._fleet.holders().keys() >= set(earlier)
 
     def _runs_of(self, function_id: str) -> list[Call]:
         return [call for call in self._calls.of_function(function_id) if call.record.key.startswith(_KEY)]

@@ -117,15 +117,18 @@ class Schedules:
 
     async def run(self) -> None:
         """Make runs when they are due, until cancelled."""
+        problem = ""
         while True:
             self._changed.clear()
             pause = _LOOK_EVERY
             try:
                 await self.look()
             except Error as error:
-                log.error("scheduled functions could not be run; trying again: %s", error)
-                pause = _RETRY_AFTER
+                if str(error) != problem:
+                    log.error("scheduled functions cannot be run; trying again until they can: %s", error)
+                problem, pause = str(error), _RETRY_AFTER
             else:
+                problem = ""
                 due = min((entry.state.next_run for entry in self._entries.values()), default=float("inf"))
                 pause = min(pause, max(0.0, due - self._now()))
             try:

@@ -14,7 +14,7 @@ import pytest
 from intermodal.control import schedules
 from intermodal.daemon import running
 from intermodal.settings import Settings
-from intermodal.store.memory import MemoryStore
+from intermodal.store.failing import FailingStore
 from modal import Cron, Period
 from modal._serialization import serialize
 from modal._wire.client import RpcClient
@@ -57,7 +57,7 @@ class World:
 
     def __init__(self, folder: Path) -> None:
         self.now = NOON
-        self.store = MemoryStore()
+        self.store = FailingStore()
         self.marks = folder / "marks"
         self.settings = Settings(data_dir=folder / "data", port=-1, runtime="mock", builder="memory", session_grace=0.2)
         self.settings.run_dir.mkdir(parents=True)
@@ -276,6 +276,20 @@ async def test_a_restart_neither_loses_nor_repeats_a_run(tmp_path: Path, monkeyp
         assert (await world.info(app_id)).next_run == world.now + MINUTE
         world.now += MINUTE
         await world.runs_become(3)
+
+
+async def test_while_nothing_can_be_kept_nothing_runs_and_then_once(
+    world: World, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(schedules, "_RETRY_AFTER", 0.01)
+    await world.deploy(Cron("* * * * *"))
+    world.store.fail("the disk is full")
+    world.now += MINUTE
+    await until(lambda: "the disk is full" in caplog.text)
+    world.now += MINUTE
+    world.store.recover()
+    await world.runs_become(1)
+    assert caplog.text.count("scheduled functions cannot be run") == 1
 
 
 async def test_a_schedule_whose_first_record_was_lost_in_a_crash_begins_after_it(tmp_path: Path) -> None:

@@ -142,3 +142,30 @@ def test_a_killed_server_comes_back_with_apps_schedules_and_warm_containers(cloc
     clock.goes_on()
     assert clock.listed()["version"] == "1"
     wait_until(lambda: int(clock.listed()["containers"]) >= 5, "the warm containers, and that of the schedule")
+
+
+@pytest.mark.e2e
+def test_the_log_tells_why_a_run_in_an_isolated_container_failed(platform: Platform, program: Program) -> None:
+    failing = program(
+        """
+        import modal
+
+        app = modal.App("failing")
+
+        @app.function(schedule=modal.Period(seconds=1), retries=modal.Retries(max_retries=1, initial_delay=0.0))
+        def tick():
+            print("a run in", modal.current_input_id()[:3])
+            raise LookupError("there is no paper")
+        """
+    )
+    platform.modal("deploy", failing).succeeded()
+    try:
+        with platform.background("modal", "app", "logs", "failing") as logs:
+            for text in ("a run in in-", "LookupError: there is no paper", ") failed"):
+                logs.wait_for(text)
+            printed = logs.out + logs.err
+    finally:
+        platform.modal("app", "stop", "failing").succeeded()
+    assert 'raise LookupError("there is no paper")' in printed
+    assert "The run of tick that was due at 20" in printed
+    Outcome(0, printed, "").shows_no_frame_of_ours()

@@ -10,6 +10,7 @@ from .. import _event_loop
 from .._sync import is_async, on_loop
 from .._wire.messages.named import ObjectKind
 from ..exception import InvalidError, NotFoundError
+from .client import current_environment
 from .object import Object
 
 if TYPE_CHECKING:
@@ -52,7 +53,7 @@ class Named(Object):
         from .._wire.messages.named import NAMED_DELETE, NamedDelete
 
         rpc = await _connection(client)
-        await rpc.unary(NAMED_DELETE, NamedDelete(cls._kind, name, _environment_name(environment)))
+        await rpc.unary(NAMED_DELETE, NamedDelete(cls._kind, name, current_environment(environment)))
 
     @classmethod
     @asynccontextmanager
@@ -60,7 +61,7 @@ class Named(Object):
         from .._wire.messages.named import EPHEMERAL_CREATE, EPHEMERAL_RELEASE, EphemeralCreate, EphemeralRelease
 
         rpc = await _connection(client)
-        made, _ = await rpc.unary(EPHEMERAL_CREATE, EphemeralCreate(cls._kind, _environment_name(environment)))
+        made, _ = await rpc.unary(EPHEMERAL_CREATE, EphemeralCreate(cls._kind, current_environment(environment)))
         obj = cls._new(f"{cls.__name__}.ephemeral()")
         obj._client, obj._rpc, obj._generation = client, rpc, _event_loop.generation
         obj._object_id = made.object_id
@@ -112,7 +113,7 @@ class Named(Object):
     async def _find(self, rpc: RpcClient) -> str:
         from .._wire.messages.named import NAMED_FIND, NAMED_GET, NamedGet
 
-        request = NamedGet(self._kind, self._name, _environment_name(self._environment), self._create_if_missing)
+        request = NamedGet(self._kind, self._name, current_environment(self._environment), self._create_if_missing)
         # Who may only read can find what is there.
         found, _ = await rpc.unary(NAMED_GET if self._create_if_missing else NAMED_FIND, request)
         if found.created:
@@ -137,12 +138,3 @@ async def _connection(client: Optional[Client]) -> RpcClient:
     from .client import default_client
 
     return await (client or default_client())._rpc()
-
-
-def _environment_name(given: Optional[str]) -> str:
-    if given:
-        return given
-    from ..config import config
-
-    name: str = config.get("environment")
-    return name

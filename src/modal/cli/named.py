@@ -10,28 +10,22 @@ import click
 
 from .. import _sync
 from .._wire.messages.named import NAMED_GET, NAMED_LIST, NamedGet, NamedList, ObjectKind
+from .env_option import env_option, environment_in_force
 from .tables import print_table
 
 Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
-ENV: Decorator = click.option("-e", "--env", help="Environment; the one of the active profile by default.")
+ENV: Decorator = env_option
 YES: Decorator = click.option("-y", "--yes", is_flag=True, help="Do not ask.")
 JSON: Decorator = click.option(
     "--json/--no-json", "as_json", default=False, help="Print JSON for programs instead of a table."
 )
 
 
-def environment(env: Optional[str]) -> str:
-    """The environment that was asked for, or that of the configuration."""
-    from ..config import config
-
-    return env or str(config.get("environment"))
-
-
 def create(kind: ObjectKind, name: str, env: Optional[str]) -> None:
     """Make an object, and say whether it was there."""
 
     async def make() -> bool:
-        reply, _ = await (await _rpc()).unary(NAMED_GET, NamedGet(kind, name, environment(env), True))
+        reply, _ = await (await _rpc()).unary(NAMED_GET, NamedGet(kind, name, environment_in_force(env), True))
         return bool(reply.created)
 
     made = _sync.run(make())
@@ -42,7 +36,7 @@ def show_list(kind: ObjectKind, env: Optional[str], as_json: bool) -> None:
     """List the objects of an environment."""
 
     async def ask() -> list[Any]:
-        reply, _ = await (await _rpc()).unary(NAMED_LIST, NamedList(kind, environment(env)))
+        reply, _ = await (await _rpc()).unary(NAMED_LIST, NamedList(kind, environment_in_force(env)))
         return list(reply.objects)
 
     found = _sync.run(ask())

@@ -153,6 +153,68 @@ def test_deleting_an_environment_stops_its_apps_and_deletes_its_secrets(server: 
     succeeded(server.modal("environment", "delete", "doomed", "--confirm"))
 
 
+SHOP = """
+    import os
+    import modal
+    app = modal.App("shop")
+
+    @app.function(schedule=modal.Period(days=1))
+    def who():
+        return os.environ["MODAL_ENVIRONMENT"]
+
+    @app.function(keep_warm=1)
+    def ask_who():
+        kept = modal.Dict.from_name("kept", create_if_missing=True)
+        kept["asked"] = kept.get("asked", 0) + 1
+        return modal.Function.from_name("shop", "who").remote(), kept["asked"]
+"""
+ASK = """
+    import sys
+    import modal
+    for name in sys.argv[1:]:
+        function = modal.Function.from_name("shop", "ask_who", environment_name=name)
+        try:
+            print(name, *function.remote())
+        except modal.exception.NotFoundError as error:
+            print(name, error)
+"""
+
+
+def test_deployed_apps_of_one_name_live_in_several_environments(server: NamedServer) -> None:
+    shop, ask = server.program(SHOP, "shop.py"), server.program(ASK, "ask.py")
+
+    def asked(*names: str) -> list[str]:
+        done = subprocess.run(
+            [sys.executable, ask, *names], env=server.environ, capture_output=True, text=True, timeout=120
+        )
+        return succeeded(done).splitlines()
+
+    for name in ("red", "blue"):
+        succeeded(server.modal("environment", "create", name))
+        succeeded(server.modal("deploy", "-e", name, shop))
+    assert asked("red", "blue", "red") == ["red red 1", "blue blue 1", "red red 2"]
+    # A container that runs already, and one that starts now, both find what belongs to their environment.
+    succeeded(server.modal("environment", "update", "red", "--set-name", "crimson"))
+    first, second = asked("crimson", "red")
+    assert first in ("crimson red 3", "crimson crimson 3")
+    assert second.startswith("red There is no environment 'red'; there are: main, blue, crimson")
+    succeeded(server.modal("environment", "create", "red"))
+    [nothing] = asked("red")
+    assert "There is no deployed app 'shop'" in nothing or "'shop'" in nothing
+    listed_apps = json.loads(succeeded(server.modal("app", "list", "-e", "crimson", "--json")))
+    assert len(listed_apps) == 1
+    succeeded(server.modal("environment", "delete", "crimson", "--confirm"))
+    assert asked("blue") == ["blue blue 2"]
+    succeeded(server.intermodal("down", "--force"))
+    succeeded(server.intermodal("up"))
+    assert asked("blue") == ["blue blue 3"]
+    succeeded(server.modal("environment", "create", "crimson"))
+    assert json.loads(succeeded(server.modal("app", "list", "-e", "crimson", "--json"))) == []
+    assert json.loads(succeeded(server.modal("dict", "list", "-e", "crimson", "--json"))) == []
+    for name in ("red", "blue", "crimson"):
+        succeeded(server.modal("environment", "delete", name, "--confirm"))
+
+
 def test_environments_outlive_the_server(server: NamedServer) -> None:
     succeeded(server.modal("environment", "create", "lasting"))
     succeeded(server.modal("environment", "update", "lasting", "--set-name", "renamed"))

@@ -10,6 +10,7 @@ import asyncio
 import errno
 import hashlib
 import hmac
+import importlib.util
 import os
 import secrets as random_secrets
 import shutil
@@ -168,6 +169,8 @@ class BuildahBuilder:
     def _recipe(self, link: Link, parent: ImageRecord) -> Recipe:
         if link.layer.pip is not None and link.layer.kind is LayerKind.PIP_INSTALL:
             return dockerfile.pip_install(parent.storage_id, link.layer.pip)
+        if link.layer.build is not None and link.layer.kind is LayerKind.BUILD_METHODS:
+            return dockerfile.build_methods(parent.storage_id, link.layer.build)
         shell = parent.shell or dockerfile.DEFAULT_SHELL
         return dockerfile.commands(parent.storage_id, link.layer.commands, shell)
 
@@ -202,6 +205,11 @@ class BuildahBuilder:
             packages = self._cache / "uv"
             packages.mkdir(parents=True, exist_ok=True)
             volumes += [f"{_uv()}:{dockerfile.UV}:ro", f"{packages}:{dockerfile.UV_CACHE}:rw"]
+        if link.layer.build is not None and link.layer.kind is LayerKind.BUILD_METHODS:
+            (handed / "build.json").write_text(dockerfile.build_request(link.layer.build))
+            modules = workspace / "modules"
+            await asyncio.to_thread(self._fill_context, modules, link.layer.build.files)
+            volumes += [f"{modules}:{dockerfile.MODULES}:ro", *_sdk_volumes()]
         return (*volumes, *self._apt_sources(workspace, LayerTree(self._records.paths(parent))))
 
     def _variables(self, link: Link) -> str:
@@ -242,6 +250,19 @@ def _uv() -> Path:
     if found is None:
         raise RuntimeFailure("uv is not installed; it is needed to install Python packages in images. pip install uv")
     return found
+
+
+def _sdk_volumes() -> list[str]:
+    """Mounts of the SDK and what it needs, for steps that run Python code of the user."""
+    places = (("modal", dockerfile.SDK), ("cloudpickle", dockerfile.VENDOR))
+    return [f"{_package(name)}:{place}/{name}:ro" for name, place in places]
+
+
+def _package(name: str) -> Path:
+    spec = importlib.util.find_spec(name)
+    if spec is None or not spec.submodule_search_locations:
+        raise RuntimeFailure(f"The Python package {name} is not installed beside the server.")
+    return Path(next(iter(spec.submodule_search_locations))).resolve()
 
 
 def _title(link: Link, recipe: Recipe) -> str:

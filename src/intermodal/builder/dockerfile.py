@@ -14,7 +14,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from intermodal.builder.instructions import Instruction, exec_form, parse_all
-from modal._wire.messages.image import PipInstall
+from modal._wire.codec import encode
+from modal._wire.messages.image import BuildMethods, PipInstall
 from modal.exception import InvalidError
 
 #: Where the build's own files are mounted, read-only.
@@ -22,6 +23,10 @@ MOUNT = "/run/intermodal"
 #: Where the file system in memory with the variables is mounted.
 VARIABLES = "/run/intermodal-variables"
 ENVIRONMENT = f"{VARIABLES}/environment.sh"
+BUILD_REQUEST = f"{MOUNT}/build.json"
+SDK = "/run/intermodal-sdk"  #: holds the package `modal`
+VENDOR = "/run/vendor"  #: holds `cloudpickle`, where the SDK looks for it
+MODULES = "/run/intermodal-modules"
 UV = "/run/intermodal-uv/uv"
 UV_CACHE = "/run/intermodal-uv-cache"
 
@@ -62,6 +67,26 @@ def pip_install(parent: str, pip: PipInstall) -> Recipe:
     """The recipe of a PIP_INSTALL layer: uv, or pip when options for pip are given."""
     run = json.dumps(["/bin/sh", "-c", _PREFIX + pip_command(pip)])
     return Recipe(f"FROM {parent}\nRUN {run}\n", (pip_title(pip),))
+
+
+def build_methods(parent: str, build: BuildMethods) -> Recipe:
+    """The recipe of a BUILD_METHODS layer: the SDK, the modules and the request are mounted for the step.
+
+    The identity is there for buildah, which takes a step from its cache when the command is the same.
+    """
+    command = f"{_PREFIX}exec python {SDK}/modal/_container/build_hooks.py {BUILD_REQUEST} {build.identity}"
+    run = json.dumps(["/bin/sh", "-c", command])
+    title = "build " + ", ".join(f"{build.name}.{method}" for method in build.methods)
+    return Recipe(f"FROM {parent}\nRUN {run}\n", (title,))
+
+
+def build_request(build: BuildMethods) -> str:
+    """What the step is told, as JSON."""
+    source = encode(build.source)
+    if build.source.path:
+        source["path"] = f"{MODULES}/{posixpath.basename(build.source.path)}"
+    body = f"{MODULES}/{build.body}" if build.body else ""
+    return json.dumps({"name": build.name, "source": source, "methods": build.methods, "root": MODULES, "body": body})
 
 
 def pip_command(pip: PipInstall) -> str:

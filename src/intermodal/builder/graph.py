@@ -24,6 +24,7 @@ from modal.exception import InvalidError
 RECIPE = 1
 
 MAX_LAYERS = 200
+MOST_BUILD_SECONDS = 7 * 24 * 3600.0
 IMAGE_ID = re.compile(r"im-[0-9A-Za-z]{22}\Z")
 PYTHON_VERSION = re.compile(r"3\.\d{1,2}(\.\d{1,3})?\Z")
 _DIGEST = re.compile(r"[0-9a-f]{64}\Z")
@@ -90,11 +91,28 @@ def _check_layer(layer: ImageLayer) -> None:
     elif layer.kind is LayerKind.COMMANDS:
         check_instructions(layer.commands)
         check_context(layer.context)
+    elif layer.kind is LayerKind.BUILD_METHODS:
+        _check_build(layer)
     else:
         _check_pip(layer)
     for secret_id in layer.secret_ids:
         if not secret_id or _CONTROL.search(secret_id):
             raise InvalidError(f"{secret_id!r} is not a secret id.")
+
+
+def _check_build(layer: ImageLayer) -> None:
+    build = layer.build
+    if build is None or not build.methods:
+        raise InvalidError("A layer of build methods does not say what to run.")
+    if not all(name.isidentifier() for name in (build.name, *build.methods)):
+        raise InvalidError("A layer of build methods has names that are none.")
+    if not _DIGEST.match(build.identity):
+        raise InvalidError("A layer of build methods has no valid identity.")
+    if not all(0 < seconds <= MOST_BUILD_SECONDS for seconds in build.methods.values()):
+        raise InvalidError(f"The timeout of a build method must be above 0 and at most {MOST_BUILD_SECONDS:g} seconds.")
+    check_context(build.files)
+    if build.body and build.body not in {entry.path for entry in build.files}:
+        raise InvalidError("The pickled class of a layer of build methods was not sent.")
 
 
 def _check_pip(layer: ImageLayer) -> None:
@@ -140,7 +158,9 @@ def check_context(entries: Sequence[FileEntry]) -> None:
 
 def _layer_id(parent: str, layer: ImageLayer, fingerprints: Mapping[str, str]) -> str:
     content = asdict(layer)
-    del content["force_build"]
+    del content["force_build"], content["build"]
+    if layer.build is not None:
+        content["build"] = [layer.build.name, list(layer.build.methods), layer.build.identity]
     content["kind"] = layer.kind.value
     content["secret_ids"] = sorted(fingerprints.get(secret_id, secret_id) for secret_id in layer.secret_ids)
     content["context"] = sorted([e.path, e.digest, e.mode] for e in layer.context)

@@ -101,7 +101,7 @@ class MemoryBuilder:
                 )
             title = f"debian_slim (Python {layer.python_version})"
         else:
-            title = layer.commands[0] if layer.commands else "pip install"
+            title = layer.commands[0] if layer.commands else layer.kind.value
         log.step(title)
         behaviour = self._behave(layer)
         await asyncio.sleep(behaviour.seconds)

@@ -115,7 +115,7 @@ def _load_class(watched: MainThreadShell, start: dict[str, Any], body: memoryvie
     lifecycle = Lifecycle(user_code.load_class(start["source"], body[:size]), name, spec)
 
     def too_long() -> NoReturn:
-        message = f"{lifecycle.current or name} ran longer than the timeout of {timeout:g} seconds."
+        message = f"{lifecycle.current or name} ran longer than the timeout of {timeout:g} s."
         _fail(watched.channel, user_code.LoadError("FunctionTimeoutError", message[:1].upper() + message[1:]))
 
     watched.limit_loading(perf_counter() + timeout, too_long)

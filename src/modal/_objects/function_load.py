@@ -10,8 +10,9 @@ from .._local_files import LocalFile
 from .._local_modules import automount_entries, unsent_modules
 from .._output import output
 from .._serialization import serialize_function
-from .._wire.messages.function import FUNCTION_CREATE, FunctionCreate, FunctionHandle, FunctionSpec
+from .._wire.messages.function import FUNCTION_CREATE, FunctionCreate, FunctionHandle, FunctionSpec, Source
 from ..config import config
+from .class_build import build_methods
 from .mount import create_mounts
 from .resolver import Resolver, together
 from .user_function import entry_of, home_of, source_for
@@ -84,6 +85,13 @@ class _Loader:
             ]
         )
         mount_ids = [*source_mounts, *image_mounts, *(mount_id for ids in others for mount_id in ids)]
+        if function._cls_spec is not None:
+            files = [*self._source_files, *image._mount_files()]
+            source = self._source_of(function)
+            user_cls: Any = function.get_raw_f()
+            image_id = await build_methods(
+                self._resolver.client, user_cls, str(image_id), source, files, list(secret_ids)
+            )
         spec = self._spec(function, str(image_id), mount_ids, list(secret_ids))
         body = serialize_function(function.get_raw_f()) if function._options.serialized else b""
         handle, _ = await self._resolver.client.unary(
@@ -109,14 +117,18 @@ class _Loader:
             self._sending[key] = asyncio.ensure_future(create_mounts(self._resolver.client, files))
         return await asyncio.shield(self._sending[key])
 
+    def _source_of(self, function: Function[Any, Any, Any]) -> Source:
+        raw, serialized = function.get_raw_f(), function._options.serialized
+        entry = None if serialized else entry_of(home_of(raw))
+        return source_for(raw, serialized, unsent_modules(entry, self._source_files))
+
     def _spec(
         self, function: Function[Any, Any, Any], image_id: str, mount_ids: list[str], secret_ids: list[str]
     ) -> FunctionSpec:
-        options, raw = function._options, function.get_raw_f()
-        entry = None if options.serialized else entry_of(home_of(raw))
+        options = function._options
         return FunctionSpec(
             name=function._tag,
-            source=source_for(raw, options.serialized, unsent_modules(entry, self._source_files)),
+            source=self._source_of(function),
             image_id=image_id,
             mount_ids=mount_ids,
             secret_ids=secret_ids,

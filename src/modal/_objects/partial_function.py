@@ -9,7 +9,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Callable, Generic, Optional, Protocol, TypeVar, Union, overload
 
-from .._runtime_context import container_context
+from .._runtime_context import container_context, is_local
 from .._type_vars import Concatenate, OriginalReturnType, P, ReturnType
 from ..exception import DeprecationError, InvalidError
 
@@ -168,9 +168,7 @@ def method(
     """
     _check_parentheses(_warn_parentheses_missing, "method")
     if keep_warm is not None:
-        warnings.warn(
-            "keep_warm of @modal.method() is deprecated; give it to @app.cls().", DeprecationError, stacklevel=2
-        )
+        _warn_deprecated("keep_warm of @modal.method() is deprecated; give it to @app.cls().")
     decorator: Any = _marker(Mark.METHOD, {"is_generator": is_generator, "keep_warm": keep_warm}, "method")
     typed: MethodDecorator = decorator
     return typed
@@ -191,9 +189,7 @@ def exit(_warn_parentheses_missing: Any = None) -> Marked:
 def build(_warn_parentheses_missing: Any = None, *, force: bool = False, timeout: int = 86400) -> Marked:
     """Deprecated: use `modal.Volume` or `Image.run_function`. Run a method when the image is built."""
     _check_parentheses(_warn_parentheses_missing, "build")
-    warnings.warn(
-        "@modal.build() is deprecated; use a modal.Volume or Image.run_function.", DeprecationError, stacklevel=2
-    )
+    _warn_deprecated("@modal.build() is deprecated; use a modal.Volume or Image.run_function.")
     return _marker(Mark.BUILD, {"force": force, "timeout": timeout}, "build")
 
 
@@ -326,6 +322,12 @@ def _marker(mark: Mark, options: dict[str, Any], name: str) -> Marked:
         return replace(partial, marks={**partial.marks, mark: options})
 
     return decorate
+
+
+def _warn_deprecated(message: str) -> None:
+    """Warn where the user reads it; their containers import the same code."""
+    if is_local():
+        warnings.warn(message, DeprecationError, stacklevel=3)
 
 
 def _check_parentheses(first: Any, name: str, arguments: str = "") -> None:

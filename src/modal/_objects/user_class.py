@@ -11,6 +11,7 @@ import sys
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any, Callable, Optional
 
+from .._runtime_context import is_local
 from ..exception import DeprecationError, InvalidError
 from .partial_function import METHOD_MARKS, WEB_MARKS, Mark, Parameter, PartialFunction
 
@@ -288,7 +289,7 @@ def class_options(
 
 
 def _warn_constructor(cls: type, spec: ClassSpec) -> None:
-    if not spec.has_constructor:
+    if not spec.has_constructor or not is_local():
         return
     import warnings
 

@@ -8,7 +8,8 @@ import pytest
 
 from intermodal.builder.graph import IMAGE_ID, chain
 from modal._wire.messages.common import FileEntry
-from modal._wire.messages.image import ImageLayer, ImageSpec, LayerKind, PipInstall
+from modal._wire.messages.function import Source, SourceKind
+from modal._wire.messages.image import BuildMethods, ImageLayer, ImageSpec, LayerKind, PipInstall
 from modal.exception import InvalidError
 
 BASE = ImageLayer(LayerKind.DEBIAN_SLIM, python_version="3.11")
@@ -126,3 +127,34 @@ def test_context_paths_that_are_not_plain_are_refused(path: str) -> None:
 def test_context_files_that_clash_or_make_no_sense_are_refused(context: list[FileEntry]) -> None:
     with pytest.raises(InvalidError):
         chain(ImageSpec([BASE, replace(COMMANDS, context=context)]))
+
+
+def step(**changes: object) -> ImageLayer:
+    source = Source(SourceKind.FILE, "app", "Model", "/root/app.py")
+    build = BuildMethods("Model", source, {"download": 60.0}, "a" * 64, files=[FileEntry("app.py", "0" * 64, 3)])
+    return ImageLayer(LayerKind.BUILD_METHODS, build=replace(build, **changes))  # type: ignore[arg-type]
+
+
+def test_build_methods_are_known_by_their_code_and_not_by_the_files_around_it() -> None:
+    one = ids(BASE, step())
+    assert ids(BASE, step(files=[FileEntry("app.py", "1" * 64, 9), FILE])) == one
+    assert ids(BASE, step(methods={"download": 99.0})) == one
+    for changes in ({"identity": "b" * 64}, {"name": "Other"}, {"methods": {"fetch": 60.0}}):
+        assert ids(BASE, step(**changes))[1] != one[1]
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"methods": {}}, "does not say what to run"),
+        ({"methods": {"a b": 1.0}}, "names that are none"),
+        ({"name": "x; reboot"}, "names that are none"),
+        ({"identity": "; reboot"}, "no valid identity"),
+        ({"methods": {"download": 0.0}}, "timeout of a build method"),
+        ({"files": [replace(FILE, path="../x")]}, "leaves the context"),
+        ({"body": "class.pickle"}, "was not sent"),
+    ],
+)
+def test_build_methods_that_no_sdk_sends_are_refused(changes: dict[str, object], words: str) -> None:
+    with pytest.raises(InvalidError, match=words):
+        chain(ImageSpec([BASE, step(**changes)]))

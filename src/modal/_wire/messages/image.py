@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Optional
 
 from .common import FileEntry, Method, Shape
+from .function import Source
 
 
 class LayerKind(enum.Enum):
@@ -14,6 +15,7 @@ class LayerKind(enum.Enum):
     EXISTING = "existing"  #: first layer: `image_id` is set
     COMMANDS = "commands"  #: `commands` are Dockerfile instructions on top of the layer before
     PIP_INSTALL = "pip_install"  #: `pip` is set
+    BUILD_METHODS = "build_methods"  #: `build` is set
 
 
 @dataclass(frozen=True)
@@ -27,14 +29,27 @@ class PipInstall:
 
 
 @dataclass(frozen=True)
+class BuildMethods:
+    """Methods of a class to run in the image, for the files that they leave in it."""
+
+    name: str  #: of the class
+    source: Source
+    methods: dict[str, float]  #: in order, with the seconds that each may take
+    identity: str  #: stands for the code of the methods: with the same one they are not run again
+    body: str = ""  #: the one of `files` that holds the pickled class
+    files: list[FileEntry] = field(default_factory=list)  #: its modules; they are not part of the layer
+
+
+@dataclass(frozen=True)
 class ImageLayer:
-    """One link of the chain. Its identity is every field but `force_build`."""
+    """One link of the chain. Its identity is every field but `force_build` and what `build` is made of."""
 
     kind: LayerKind
     python_version: str = ""
     image_id: str = ""
     commands: list[str] = field(default_factory=list)
     pip: Optional[PipInstall] = None
+    build: Optional[BuildMethods] = None
     context: list[FileEntry] = field(default_factory=list)  #: files that COPY may name, relative paths
     secret_ids: list[str] = field(default_factory=list)  #: environment of RUN steps, never part of the image
     gpu: str = ""

@@ -121,8 +121,6 @@ def test_a_missing_part_is_one_kind_of_error_that_names_it() -> None:
     [
         ("volume", "Volume"),
         ("network_file_system", "NetworkFileSystem"),
-        ("dict", "Dict"),
-        ("queue", "Queue"),
         ("sandbox", "Sandbox"),
         ("proxy", "Proxy"),
     ],

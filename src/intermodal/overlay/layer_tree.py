@@ -21,7 +21,7 @@ class LayerTree:
     def find(self, path: str) -> Path | None:
         """The host path of the file that `path` (absolute, in the image) names; None if there is none."""
         resolved = self.resolve(path)
-        return None if resolved is None else self._entry(resolved)
+        return None if resolved is None else self.find_entry(resolved)
 
     def resolve(self, path: str) -> str | None:
         """`path` with every symbolic link followed, as an absolute path in the image."""
@@ -34,7 +34,7 @@ class LayerTree:
             if part == "..":
                 done = posixpath.dirname(done)
                 continue
-            entry = self._entry(posixpath.join(done, part))
+            entry = self.find_entry(posixpath.join(done, part))
             if entry is None:
                 return None
             if entry.is_symlink():
@@ -45,7 +45,7 @@ class LayerTree:
                 done = posixpath.join(done, part)
         return None
 
-    def _entry(self, path: str) -> Path | None:
+    def find_entry(self, path: str) -> Path | None:
         """The topmost layer's entry for a path whose parents are no links; honours whiteouts."""
         for layer in self._layers:
             candidate = layer / path.lstrip("/")

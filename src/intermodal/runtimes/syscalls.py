@@ -24,10 +24,13 @@ _OPEN_TREE_CLOEXEC = os.O_CLOEXEC
 _MOVE_MOUNT_F_EMPTY_PATH = 4
 _MOUNT_ATTR_RDONLY = 0x1
 _MOUNT_ATTR_IDMAP = 0x00100000
-# These three have the same numbers on every architecture since Linux 5.2.
+# These have the same numbers on every architecture since Linux 5.2.
 _SYS_OPEN_TREE = 428
 _SYS_MOVE_MOUNT = 429
 _SYS_MOUNT_SETATTR = 442
+_SYS_OPENAT2 = 437
+_RESOLVE_NO_MAGICLINKS = 0x02
+_RESOLVE_IN_ROOT = 0x10
 _PR_SET_CHILD_SUBREAPER = 36
 CLONE_NEWUSER = 0x10000000
 CLONE_NEWNET = 0x40000000
@@ -40,6 +43,10 @@ class _MountAttr(ctypes.Structure):
         ("propagation", ctypes.c_uint64),
         ("userns_fd", ctypes.c_uint64),
     ]
+
+
+class _OpenHow(ctypes.Structure):
+    _fields_ = [("flags", ctypes.c_uint64), ("mode", ctypes.c_uint64), ("resolve", ctypes.c_uint64)]
 
 
 def _check(result: int, action: str) -> int:
@@ -74,8 +81,8 @@ def unmount(target: Path) -> bool:
     raise OSError(code, f"unmount {target}: {os.strerror(code)}")
 
 
-def bind_idmapped(source: Path, target: Path, user_namespace: int) -> None:
-    """Show `source` read-only at `target`, with owners shifted as `user_namespace` (a descriptor) maps them.
+def bind_idmapped(source: Path, target: Path, user_namespace: int, *, read_only: bool = True) -> None:
+    """Show `source` at `target`, with owners shifted as `user_namespace` (a descriptor) maps them.
 
     A file of uid 0 in `source` belongs at `target` to whoever is uid 0 in that namespace. Raises OSError.
     """
@@ -85,7 +92,9 @@ def bind_idmapped(source: Path, target: Path, user_namespace: int) -> None:
     )
     try:
         attributes = _MountAttr(
-            attr_set=_MOUNT_ATTR_IDMAP | _MOUNT_ATTR_RDONLY, propagation=MS_PRIVATE, userns_fd=user_namespace
+            attr_set=_MOUNT_ATTR_IDMAP | (_MOUNT_ATTR_RDONLY if read_only else 0),
+            propagation=MS_PRIVATE,
+            userns_fd=user_namespace,
         )
         _check(
             _libc.syscall(
@@ -99,6 +108,23 @@ def bind_idmapped(source: Path, target: Path, user_namespace: int) -> None:
         )
     finally:
         os.close(tree)
+
+
+def open_in_root(root: int, path: str, flags: int, mode: int = 0) -> int:
+    """Open `path` below the directory `root` (a descriptor): for links and ``..`` that is all of the file system.
+
+    Returns a descriptor that is closed on exec. Raises OSError.
+    """
+    how = _OpenHow(
+        flags=flags | os.O_CLOEXEC,
+        mode=mode if flags & os.O_CREAT else 0,
+        resolve=_RESOLVE_IN_ROOT | _RESOLVE_NO_MAGICLINKS,
+    )
+    result = _libc.syscall(_SYS_OPENAT2, root, os.fsencode(path), ctypes.byref(how), ctypes.sizeof(how))
+    if result < 0:
+        code = ctypes.get_errno()
+        raise OSError(code, os.strerror(code), path)
+    return int(result)
 
 
 def become_subreaper() -> None:

@@ -1,0 +1,101 @@
+"""What is in one layer of a volume: files, directories, links, and what it deletes from the layers below."""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections.abc import Iterator
+from concurrent.futures import Executor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from intermodal.volumes.digests import digest_of
+
+OPAQUE = "trusted.overlay.opaque"
+#: Numbers that overlayfs gives the device of a whiteout: it deletes what lower layers have of this name.
+WHITEOUT = os.makedev(0, 0)
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One entry of a layer, by its path relative to the layer's root."""
+
+    path: str
+    kind: str  #: "file", "directory", "link", "whiteout" or "special"
+    mode: int  #: permission bits
+    uid: int
+    gid: int
+    size: int = 0  #: bytes of a file
+    digest: str = ""  #: of a file
+    target: str = ""  #: of a link
+    opaque: bool = False  #: a directory that hides what lower layers have in it
+
+    def to_json(self) -> list[Any]:
+        return list(vars(self).values())
+
+    @classmethod
+    def from_json(cls, values: list[Any]) -> Entry:
+        return cls(*values)
+
+
+def walk(root: Path) -> Iterator[tuple[str, os.stat_result]]:
+    """Every entry below `root`, parents first, with its status. Does not follow links."""
+    folders = [""]
+    while folders:
+        folder = folders.pop()
+        below = []
+        with os.scandir(root / folder) as found:
+            names = sorted(entry.name for entry in found)
+        for name in names:
+            path = f"{folder}/{name}" if folder else name
+            try:
+                status = os.lstat(root / path)
+            except FileNotFoundError:  # deleted meanwhile
+                continue
+            yield path, status
+            if stat.S_ISDIR(status.st_mode):
+                below.append(path)
+        folders += reversed(below)
+
+
+def kind_of(status: os.stat_result) -> str:
+    mode = status.st_mode
+    if stat.S_ISREG(mode):
+        return "file"
+    if stat.S_ISDIR(mode):
+        return "directory"
+    if stat.S_ISLNK(mode):
+        return "link"
+    if stat.S_ISCHR(mode) and status.st_rdev == WHITEOUT:
+        return "whiteout"
+    return "special"
+
+
+def is_opaque(path: str | os.PathLike[str]) -> bool:
+    try:
+        return os.getxattr(path, OPAQUE, follow_symlinks=False) == b"y"
+    except OSError:
+        return False
+
+
+def entries_of(root: Path, pool: Executor | None = None) -> list[Entry]:
+    """Every entry of a layer, with the digests of its files. Raises OSError."""
+    found = []
+    for path, status in walk(root):
+        kind = kind_of(status)
+        full = root / path
+        found.append(
+            Entry(
+                path,
+                kind,
+                stat.S_IMODE(status.st_mode),
+                status.st_uid,
+                status.st_gid,
+                status.st_size if kind == "file" else 0,
+                digest_of(full, pool) if kind == "file" else "",
+                str(full.readlink()) if kind == "link" else "",
+                kind == "directory" and is_opaque(full),
+            )
+        )
+    return found

@@ -1,0 +1,329 @@
+"""Operations on a tree of files that comes from users: links in it lead nowhere but into it.
+
+Every path is resolved below the root as if that were the whole file system, whatever links the tree has.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import posixpath
+import re
+import shutil
+import stat
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from intermodal.runtimes.syscalls import open_in_root
+from modal.exception import InvalidError, NotFoundError
+
+_PATH_LIMIT = 4096
+
+
+@dataclass(frozen=True)
+class Found:
+    """An entry, by its path from the root without a leading slash."""
+
+    path: str
+    kind: str  #: "file", "directory", "link", "fifo", "socket" or "device"
+    size: int
+    mtime: int  #: seconds since the epoch
+
+
+class Tree:
+    """The files below a directory of the machine. Raises `NotFoundError` and `InvalidError`, and OSError.
+
+    Use it in a `with` block.
+    """
+
+    def __init__(self, root: Path) -> None:
+        self._root = os.open(root, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+
+    def __enter__(self) -> Tree:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        os.close(self._root)
+
+    # -- reading
+
+    def find(self, path: str) -> Found | None:
+        """The entry at a path, a link not followed; None if there is none."""
+        path = clean(path)
+        with self._parent(path) as (folder, name):
+            if folder is None:
+                return None
+            status = _status(folder, name)
+        return None if status is None else _found(path, status)
+
+    def entries(self, path: str, recursive: bool) -> Iterator[Found]:
+        """What is in a directory, by name; for anything else its own entry. Raises `NotFoundError`."""
+        path = clean(path)
+        top = self._follow(path)
+        if top is None:
+            raise NotFoundError(f"There is no {'/' + path!r} in it.")
+        if not stat.S_ISDIR(top.st_mode):
+            yield _found(path, top)
+            return
+        folders = [path]
+        while folders:
+            folder = folders.pop()
+            below = []
+            for name, status in self._entries(folder):
+                full = f"{folder}/{name}" if folder else name
+                yield _found(full, status)
+                if recursive and stat.S_ISDIR(status.st_mode):
+                    below.append(full)
+            folders += reversed(below)
+
+    def match(self, pattern: str) -> Iterator[Found]:
+        """The entries whose path matches a glob: `*` within a name, `**` over any number of directories."""
+        fits = re.compile(_glob(clean(pattern)))
+        fixed = posixpath.dirname(clean(pattern).partition("*")[0])
+        if fixed and self._follow(fixed) is None:
+            return
+        for entry in self.entries(fixed, True):
+            if fits.fullmatch(entry.path):
+                yield entry
+
+    def open(self, path: str) -> int:
+        """A descriptor of a regular file, links followed. Raises `NotFoundError`, `InvalidError`."""
+        path = clean(path)
+        try:
+            descriptor = open_in_root(self._root, path or ".", os.O_RDONLY | os.O_NONBLOCK)
+        except (FileNotFoundError, NotADirectoryError):
+            raise NotFoundError(f"There is no file {'/' + path!r} in it.") from None
+        except OSError as error:
+            raise _refused(path, error) from None
+        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+            os.close(descriptor)
+            raise InvalidError(f"{'/' + path!r} is not a file.")
+        return descriptor
+
+    # -- writing
+
+    def make_folder(self, path: str) -> None:
+        """Make a directory and its parents, as far as there are none. Raises `InvalidError`."""
+        made = ""
+        for name in clean(path).split("/"):
+            made = f"{made}/{name}" if made else name
+            status = self._follow(made)
+            if status is None and name:
+                with self._parent(made) as (folder, last):
+                    if folder is None:
+                        raise InvalidError(f"{'/' + made!r} cannot be made: a link on the way leads nowhere.")
+                    try:
+                        os.mkdir(last, 0o755, dir_fd=folder)
+                    except FileExistsError:  # a link that leads nowhere
+                        raise InvalidError(f"{'/' + made!r} is there and is no directory.") from None
+            elif status is not None and not stat.S_ISDIR(status.st_mode):
+                raise InvalidError(f"{'/' + made!r} is there and is no directory.")
+
+    @contextlib.contextmanager
+    def replacing(self, path: str, mode: int) -> Iterator[int]:
+        """A descriptor of a new file that takes the place of `path`, whole, when the block ends well.
+
+        Raises:
+            InvalidError: a directory is there, or a file where a parent directory would be.
+        """
+        path = clean(path)
+        if not path:
+            raise InvalidError("A file needs a name.")
+        self.make_folder(posixpath.dirname(path))
+        with self._parent(path) as (folder, name):
+            assert folder is not None  # it was made
+            there = _status(folder, name)
+            if there is not None and stat.S_ISDIR(there.st_mode):
+                raise InvalidError(f"{'/' + path!r} is a directory and cannot be overwritten by a file.")
+            draft = f".intermodal-{os.urandom(8).hex()}"
+            descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600, dir_fd=folder)
+            try:
+                yield descriptor
+                os.fchmod(descriptor, mode)
+                os.rename(draft, name, src_dir_fd=folder, dst_dir_fd=folder)
+            except BaseException:
+                with contextlib.suppress(FileNotFoundError):
+                    os.unlink(draft, dir_fd=folder)
+                raise
+            finally:
+                os.close(descriptor)
+
+    def remove(self, path: str, recursive: bool) -> None:
+        """Delete an entry. Raises `NotFoundError`; `InvalidError` for a directory unless `recursive`."""
+        path = clean(path)
+        if not path:
+            raise InvalidError("The root directory cannot be removed.")
+        with self._parent(path) as (folder, name):
+            there = _status(folder, name) if folder is not None else None
+            if folder is None or there is None:
+                raise NotFoundError(f"There is no {'/' + path!r} in it.")
+            if not stat.S_ISDIR(there.st_mode):
+                os.unlink(name, dir_fd=folder)
+            elif recursive:
+                shutil.rmtree(name, dir_fd=folder)
+            else:
+                raise InvalidError(f"{'/' + path!r} is a directory; remove it with recursive=True (`--recursive`).")
+
+    def copy(self, sources: list[str], target: str) -> None:
+        """Copy files as `cp` does; directories with what is in them.
+
+        Raises:
+            NotFoundError: a source does not exist.
+            InvalidError: several are copied to what is no directory, or one into itself.
+        """
+        target = clean(target)
+        into = self._follow(target)
+        is_folder = into is not None and stat.S_ISDIR(into.st_mode)
+        if len(sources) > 1 and not is_folder:
+            raise InvalidError(f"{'/' + target!r} is not a directory, so several files cannot be copied there.")
+        for source in map(clean, sources):
+            there = self._follow(source)
+            if there is None:
+                raise NotFoundError(f"There is no {'/' + source!r} in it.")
+            destination = posixpath.join(target, posixpath.basename(source)) if is_folder else target
+            if destination == source or (stat.S_ISDIR(there.st_mode) and f"{destination}/".startswith(f"{source}/")):
+                raise InvalidError(f"{'/' + source!r} cannot be copied onto or into itself.")
+            if not is_folder and self._follow(posixpath.dirname(destination)) is None:
+                raise NotFoundError(f"There is no directory {'/' + posixpath.dirname(destination)!r} in it.")
+            if stat.S_ISDIR(there.st_mode):
+                self._copy_folder(source, destination)
+            else:
+                self._copy_file(source, destination, there)
+
+    def _copy_folder(self, source: str, target: str) -> None:
+        entries = list(self.entries(source, True))
+        self.make_folder(target)
+        for entry in entries:
+            destination = target + entry.path[len(source) :] if source else posixpath.join(target, entry.path)
+            status = self._follow(entry.path)
+            if status is None or entry.kind == "link":
+                self._copy_link(entry.path, destination)
+            elif entry.kind == "directory":
+                self.make_folder(destination)
+            elif entry.kind == "file":
+                self._copy_file(entry.path, destination, status)
+
+    def _copy_link(self, source: str, target: str) -> None:
+        with self._parent(source) as (folder, name), self._parent(target) as (to_folder, to_name):
+            if folder is None or to_folder is None:
+                return
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(to_name, dir_fd=to_folder)
+            os.symlink(os.readlink(name, dir_fd=folder), to_name, dir_fd=to_folder)
+
+    def _copy_file(self, source: str, target: str, status: os.stat_result) -> None:
+        reading = self.open(source)
+        try:
+            with self.replacing(target, stat.S_IMODE(status.st_mode)) as writing:
+                while os.copy_file_range(reading, writing, 1 << 30):
+                    continue
+        finally:
+            os.close(reading)
+
+    # -- parts
+
+    @contextlib.contextmanager
+    def _parent(self, path: str) -> Iterator[tuple[int | None, str]]:
+        """A descriptor of the directory that has the last name of `path` (None if there is none), and that name."""
+        folder, name = posixpath.split(path)
+        if not name:
+            folder, name = "", "."
+        try:
+            descriptor = open_in_root(self._root, folder or ".", os.O_PATH | os.O_DIRECTORY)
+        except (FileNotFoundError, NotADirectoryError):
+            yield None, name
+            return
+        except OSError as error:
+            raise _refused(path, error) from None
+        try:
+            yield descriptor, name
+        finally:
+            os.close(descriptor)
+
+    def _follow(self, path: str) -> os.stat_result | None:
+        """The status of what a path leads to; None if it leads nowhere."""
+        try:
+            descriptor = open_in_root(self._root, path or ".", os.O_PATH)
+        except (FileNotFoundError, NotADirectoryError):
+            return None
+        except OSError as error:
+            raise _refused(path, error) from None
+        try:
+            return os.fstat(descriptor)
+        finally:
+            os.close(descriptor)
+
+    def _entries(self, path: str) -> list[tuple[str, os.stat_result]]:
+        try:
+            descriptor = open_in_root(self._root, path or ".", os.O_RDONLY | os.O_DIRECTORY)
+        except (FileNotFoundError, NotADirectoryError):  # deleted meanwhile
+            return []
+        try:
+            found = []
+            with os.scandir(descriptor) as entries:
+                names = sorted(entry.name for entry in entries)
+            for name in names:
+                status = _status(descriptor, name)
+                if status is not None:
+                    found.append((name, status))
+            return found
+        finally:
+            os.close(descriptor)
+
+
+def clean(path: str) -> str:
+    """A path from the root, without ``.``, ``..`` and double slashes; "" is the root. Raises `InvalidError`."""
+    if "\0" in path or len(os.fsencode(path)) > _PATH_LIMIT:
+        raise InvalidError(f"{path[:100]!r} is no path.")
+    if ".." in path.split("/"):
+        raise InvalidError(f"A path may not contain '..': {path[:100]!r}.")
+    return posixpath.normpath(f"/{path}").lstrip("/")
+
+
+def _status(folder: int, name: str) -> os.stat_result | None:
+    try:
+        return os.stat(name, dir_fd=folder, follow_symlinks=False)
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+
+
+def _found(path: str, status: os.stat_result) -> Found:
+    return Found(path, _KINDS.get(stat.S_IFMT(status.st_mode), "device"), status.st_size, int(status.st_mtime))
+
+
+_KINDS = {
+    stat.S_IFREG: "file",
+    stat.S_IFDIR: "directory",
+    stat.S_IFLNK: "link",
+    stat.S_IFIFO: "fifo",
+    stat.S_IFSOCK: "socket",
+}
+
+
+def _refused(path: str, error: OSError) -> InvalidError:
+    if error.errno == errno.ELOOP:
+        return InvalidError(f"{'/' + path[:100]!r} leads through links in a circle.")
+    if error.errno == errno.ENAMETOOLONG:
+        return InvalidError(f"{'/' + path[:100]!r} has a name that is too long.")
+    return InvalidError(f"{'/' + path[:100]!r} cannot be used: {error.strerror}.")
+
+
+def _glob(pattern: str) -> str:
+    """The regular expression of a glob with `**`."""
+    text = ""
+    for part in re.split(r"(\*\*/|\*\*|\*|\?|\[!?[^\]/]+\])", pattern):
+        if part == "**/":
+            text += "(?:.*/)?"
+        elif part == "**":
+            text += ".*"
+        elif part == "*":
+            text += "[^/]*"
+        elif part == "?":
+            text += "[^/]"
+        elif part.startswith("[") and part.endswith("]"):
+            text += f"[{'^' if part[1] == '!' else ''}{re.escape(part.strip('[]!')).replace(chr(92) + '-', '-')}]"
+        else:
+            text += re.escape(part)
+    return text

@@ -1,0 +1,301 @@
+"""Volumes on disk with real overlays: commits, merges, and what a death in the middle leaves."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from intermodal.overlay.mounts import mount_overlay
+from intermodal.runtimes.syscalls import unmount
+from intermodal.volumes.mounts import FLAGS, OPTIONS, VolumeMounts
+from intermodal.volumes.store import MERGE_ABOVE, Session, VolumeStore
+from intermodal.volumes.verify import verify
+from modal.exception import NotFoundError
+
+VOLUME = "vo-" + "0" * 22
+
+pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="needs root to mount")
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> VolumeStore:
+    one = VolumeStore(tmp_path / "volumes")
+    one.create(VOLUME)
+    return one
+
+
+@pytest.fixture
+def mounts(store: VolumeStore, tmp_path: Path) -> VolumeMounts:
+    return VolumeMounts(store, tmp_path / "run")
+
+
+def content(mounts: VolumeMounts) -> dict[str, str]:
+    """Paths of files, and what is in them."""
+    with mounts.reading(VOLUME) as root:
+        return {str(path.relative_to(root)): path.read_text() for path in sorted(root.rglob("*")) if path.is_file()}
+
+
+class Mounted:
+    """A mount as a container has one."""
+
+    def __init__(self, store: VolumeStore, name: str, folder: Path) -> None:
+        self.store, self.root = store, folder / name
+        self.root.mkdir()
+        self.session: Session = store.open(VOLUME, name)
+        self._mount(store.layers(VOLUME, self.session.version))
+
+    def _mount(self, layers: list[Path]) -> None:
+        mount_overlay(layers, self.session.folder, self.root, flags=FLAGS, options=OPTIONS)
+
+    def commit(self) -> None:
+        """By taking the writable directory."""
+        unmount(self.root)
+        layer = self.store.detach(self.session)
+        pending = self.store.pending(VOLUME, layer)
+        self._mount([pending, *self.store.layers(VOLUME, self.session.version)])
+        self.store.publish(VOLUME, layer)
+
+    def copy(self) -> bool:
+        """By copying, with the mount in use."""
+        layer = self.store.copy(self.session)
+        if layer is not None:
+            self.store.publish(VOLUME, layer)
+        return layer is not None
+
+    def reload(self) -> None:
+        unmount(self.root)
+        if self.store.has_changes(self.session):
+            self.store.publish(VOLUME, self.store.detach(self.session))
+        self._mount(self.store.rebase(self.session))
+
+    def close(self) -> None:
+        unmount(self.root)
+        self.store.close(self.session)
+
+
+@pytest.fixture
+def mounted(store: VolumeStore, tmp_path: Path) -> Iterator[Callable[[str], Mounted]]:
+    made: list[Mounted] = []
+    (tmp_path / "mounted").mkdir()
+
+    def make(name: str) -> Mounted:
+        made.append(Mounted(store, name, tmp_path / "mounted"))
+        return made[-1]
+
+    yield make
+    for one in made:
+        one.close()
+
+
+def test_what_is_written_is_committed_when_the_block_ends_well(store: VolumeStore, mounts: VolumeMounts) -> None:
+    assert content(mounts) == {}
+    with mounts.writing(VOLUME) as root:
+        (root / "a").write_text("1")
+        (root / "d").mkdir()
+        (root / "d/b").write_text("2")
+    assert content(mounts) == {"a": "1", "d/b": "2"}
+    with pytest.raises(ZeroDivisionError), mounts.writing(VOLUME) as root:
+        (root / "a").write_text(str(1 // 0))
+    with mounts.writing(VOLUME) as root:
+        (root / "d/b").unlink()
+    assert content(mounts) == {"a": "1"}
+    assert store.version(VOLUME).number == 2
+    with mounts.writing(VOLUME):
+        pass
+    assert store.version(VOLUME).number == 2, "nothing was changed"
+    assert list(verify(store, VOLUME)) == []
+
+
+@pytest.mark.parametrize("way", ["commit", "copy"])
+def test_the_last_writer_wins_file_by_file(
+    way: str, store: VolumeStore, mounts: VolumeMounts, mounted: Callable[[str], Mounted]
+) -> None:
+    with mounts.writing(VOLUME) as root:
+        (root / "shared").write_text("0")
+        (root / "deleted").write_text("0")
+        (root / "old").mkdir()
+        (root / "old/x").write_text("0")
+    first, second = mounted("first"), mounted("second")
+    (first.root / "shared").write_text("first")
+    (first.root / "of-first").write_text("1")
+    (first.root / "new").mkdir()
+    (first.root / "new/first").write_text("1")
+    (second.root / "shared").write_text("second")
+    (second.root / "deleted").unlink()
+    (second.root / "new").mkdir()
+    (second.root / "new/second").write_text("2")
+    (second.root / "old").rename(second.root / "renamed")
+    for one in (first, second):
+        getattr(one, way)()
+    assert content(mounts) == {
+        "shared": "second",
+        "of-first": "1",
+        "new/first": "1",
+        "new/second": "2",
+        "renamed/x": "0",
+    }
+    first.reload()
+    assert (first.root / "new/second").read_text() == "2"
+    assert not (first.root / "old").exists()
+    assert list(verify(store, VOLUME)) == []
+
+
+@pytest.mark.parametrize("then", ["commit", "copy"])
+def test_what_was_copied_is_not_committed_again(
+    then: str, mounts: VolumeMounts, mounted: Callable[[str], Mounted]
+) -> None:
+    one = mounted("one")
+    (one.root / "a").write_text("mine")
+    (one.root / "gone").write_text("x")
+    (one.root / "dir").mkdir()
+    (one.root / "dir/b").write_text("b")
+    assert one.copy()
+    assert not one.copy()
+    with mounts.writing(VOLUME) as root:
+        (root / "a").write_text("theirs")
+    (one.root / "gone").unlink()
+    shutil.rmtree(one.root / "dir")
+    (one.root / "c").write_text("c")
+    getattr(one, then)()
+    assert content(mounts) == {"a": "theirs", "c": "c"}
+    (one.root / "d").write_text("d")
+    getattr(one, then)()
+    assert content(mounts) == {"a": "theirs", "c": "c", "d": "d"}
+
+
+def test_a_directory_that_is_replaced_hides_what_was_in_it(
+    mounts: VolumeMounts, mounted: Callable[[str], Mounted]
+) -> None:
+    with mounts.writing(VOLUME) as root:
+        (root / "d").mkdir()
+        (root / "d/old").write_text("0")
+    one = mounted("one")
+    shutil.rmtree(one.root / "d")
+    (one.root / "d").mkdir()
+    (one.root / "d/new").write_text("1")
+    one.commit()
+    assert content(mounts) == {"d/new": "1"}
+
+
+def test_owners_modes_links_and_holes_are_kept(mounts: VolumeMounts, mounted: Callable[[str], Mounted]) -> None:
+    for way in ("commit", "copy"):
+        one = mounted(way)
+        folder = one.root / way
+        folder.mkdir()
+        (folder / "script").write_text("#!")
+        (folder / "script").chmod(0o750)
+        os.chown(folder / "script", 1000, 1001)
+        (folder / "link").symlink_to("/etc/passwd")
+        with open(folder / "sparse", "wb") as file:
+            file.seek(20 * 1024**3)
+            file.write(b"end")
+        getattr(one, way)()
+        with mounts.reading(VOLUME) as root:
+            status = (root / way / "script").stat()
+            assert (status.st_mode & 0o777, status.st_uid, status.st_gid) == (0o750, 1000, 1001)
+            assert (root / way / "link").readlink() == Path("/etc/passwd")
+            sparse = (root / way / "sparse").stat()
+            assert sparse.st_size == 20 * 1024**3 + 3
+            assert sparse.st_blocks * 512 < 1024**2
+
+
+def test_many_commits_are_merged(store: VolumeStore, mounts: VolumeMounts, mounted: Callable[[str], Mounted]) -> None:
+    reader = mounted("reader")
+    for number in range(MERGE_ABOVE + 3):
+        with mounts.writing(VOLUME) as root:
+            (root / f"f{number}").write_text(str(number))
+            (root / "last").write_text(str(number))
+            if number:
+                (root / f"f{number - 1}").unlink()
+    number = MERGE_ABOVE + 2
+    assert len(store.version(VOLUME).layers) < MERGE_ABOVE
+    assert store.version(VOLUME).number == number + 1
+    assert content(mounts) == {f"f{number}": str(number), "last": str(number)}
+    assert list(verify(store, VOLUME)) == []
+    assert list(reader.root.iterdir()) == [], "a mount keeps what it has"
+    reader.reload()
+    assert (reader.root / "last").read_text() == str(number)
+
+
+def test_layers_that_are_mounted_stay(
+    store: VolumeStore, mounts: VolumeMounts, mounted: Callable[[str], Mounted]
+) -> None:
+    with mounts.writing(VOLUME) as root:
+        (root / "a").write_text("1")
+    one = mounted("one")
+    for _ in range(MERGE_ABOVE + 2):
+        with mounts.writing(VOLUME) as root:
+            (root / "a").write_text("2")
+    assert (one.root / "a").read_text() == "1"
+    folder = store.root / VOLUME / "layers"
+    assert len(list(folder.iterdir())) > len(store.version(VOLUME).layers) + 1
+    one.reload()
+    assert len(list(folder.iterdir())) == len(store.version(VOLUME).layers) + 1
+
+
+def test_a_deleted_volume_goes_with_its_last_mount(store: VolumeStore, mounts: VolumeMounts, tmp_path: Path) -> None:
+    with mounts.writing(VOLUME) as root:
+        (root / "a").write_text("1")
+    (tmp_path / "mounted").mkdir()
+    one = Mounted(store, "one", tmp_path / "mounted")
+    store.delete(VOLUME)
+    assert (one.root / "a").read_text() == "1"
+    with pytest.raises(NotFoundError):
+        store.open(VOLUME, "two")
+    with pytest.raises(NotFoundError):
+        one.copy() or ((one.root / "b").write_text("x") and one.copy())
+    one.close()
+    assert store.volumes() == []
+    assert list(store.root.iterdir()) == []
+
+
+@pytest.mark.parametrize("moment", ["written", "copied", "detached", "draft"])
+def test_what_a_dead_server_left_is_committed_or_was_never_there(
+    moment: str, store: VolumeStore, mounts: VolumeMounts, tmp_path: Path
+) -> None:
+    with mounts.writing(VOLUME) as root:
+        (root / "a").write_text("old")
+    (tmp_path / "mounted").mkdir()
+    one = Mounted(store, "one", tmp_path / "mounted")
+    (one.root / "a").write_text("new")
+    (one.root / "b").write_text("b")
+    if moment == "copied":
+        store.copy(one.session)
+    elif moment == "detached":
+        unmount(one.root)
+        store.detach(one.session)
+    elif moment == "draft":
+        unmount(one.root)
+        one.session.upper.rename(store.pending(VOLUME, "0000000099.draft"))
+    unmount(one.root)
+    again = VolumeStore(store.root)
+    again.recover(VOLUME)
+    mounts = VolumeMounts(again, tmp_path / "run")
+    assert content(mounts) == ({"a": "old"} if moment == "draft" else {"a": "new", "b": "b"})
+    assert list(verify(again, VOLUME)) == []
+    assert [path.name for path in (again.root / VOLUME / "open").iterdir()] == []
+    assert [path.name for path in (again.root / VOLUME / "pending").iterdir()] == []
+
+
+@pytest.mark.parametrize("harm", ["content", "missing", "added", "mode", "manifest", "layer"])
+def test_the_checker_finds_every_kind_of_harm(harm: str, store: VolumeStore, mounts: VolumeMounts) -> None:
+    with mounts.writing(VOLUME) as root:
+        (root / "a").write_text("1")
+    assert list(verify(store, VOLUME)) == []
+    [layer] = store.version(VOLUME).layers
+    folder = store.root / VOLUME / "layers" / layer
+    manifest = store.root / VOLUME / "manifests" / layer
+    {
+        "content": lambda: (folder / "a").write_text("2"),
+        "missing": lambda: (folder / "a").unlink(),
+        "added": lambda: (folder / "b").write_text("x"),
+        "mode": lambda: (folder / "a").chmod(0o777),
+        "manifest": lambda: manifest.write_text("[["),
+        "layer": lambda: shutil.rmtree(folder),
+    }[harm]()
+    [problem] = verify(store, VOLUME)
+    assert layer in problem

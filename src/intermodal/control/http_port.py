@@ -16,7 +16,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse
 from starlette.routing import Route
 
-from intermodal.control.http_protocol import BoundedHttp, BoundedWebSocket, refuse_ambiguous
+from intermodal.control.http_protocol import REQUEST_TIMEOUT, BoundedHttp, BoundedWebSocket, refuse_ambiguous
 from intermodal.control.rpc import Dispatcher
 from intermodal.control.rpc_websocket import websocket_route
 from intermodal.control.tls import Certificate
@@ -33,6 +33,20 @@ class _Uvicorn(uvicorn.Server):
     def capture_signals(self) -> Iterator[None]:
         """The daemon handles signals."""
         yield
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Listen as uvicorn does, but with less patience for a TLS handshake than the minute of the event loop."""
+        await super().startup(sockets=[])
+        config = self.config
+        for listener in sockets or ():
+            server = await asyncio.get_running_loop().create_server(
+                lambda: BoundedHttp(config, self.server_state, self.lifespan.state),
+                sock=listener,
+                ssl=config.ssl,
+                ssl_handshake_timeout=REQUEST_TIMEOUT if config.ssl is not None else None,
+                backlog=config.backlog,
+            )
+            self.servers.append(server)
 
 
 class HttpPort:
@@ -98,6 +112,7 @@ class HttpPort:
             proxy_headers=bool(self._settings.trusted_proxies),
             forwarded_allow_ips=self._settings.trusted_proxies.split(","),
         )
+        logging.getLogger("uvicorn.error").setLevel(logging.WARNING)  # else it tells of every connection
         config.load()
         if self._certificate is not None:
             config.ssl = self._certificate.context

@@ -13,6 +13,7 @@ import pytest
 from access_server import AccessServer, access_server
 from certificates import Authority
 
+from intermodal.control import http_port
 from intermodal.control.login_limits import FREE_PER_TOKEN
 from intermodal.control.tls import Certificate
 from modal._wire.messages.common import Empty
@@ -118,6 +119,18 @@ async def test_renewed_files_are_used_and_broken_ones_are_not(tmp_path: Path, au
     files[0].unlink()
     assert certificate.renew() is False
     assert await served() == second
+
+
+async def test_a_tls_handshake_that_does_not_arrive_is_cut_off(
+    tmp_path: Path, authority: Authority, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(http_port, "REQUEST_TIMEOUT", 0.3)
+    async with access_server(tmp_path, monkeypatch, **settings_of(authority.issue("good"))) as server:
+        reader, writer = await asyncio.open_connection("127.0.0.1", int(server.url.rpartition(":")[2]))
+        async with asyncio.timeout(20):
+            with contextlib.suppress(OSError):
+                assert await reader.read() == b""
+        writer.close()
 
 
 @contextlib.asynccontextmanager

@@ -176,7 +176,7 @@ class Agent:
     async def _abandon(self, container: Container) -> None:
         """Undo a start that did not succeed."""
         if container.process is not None:
-            await container.process.delete()
+            await _attempt(container.process.delete(), f"Deleting {container.id}")
         await self._release(container)
 
     async def _watch(self, container: Container) -> None:

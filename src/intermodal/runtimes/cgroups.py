@@ -17,8 +17,8 @@ from pathlib import Path
 
 from intermodal.model.errors import RuntimeFailure
 
-#: Seconds that the kernel may take to let go of a killed process.
-_REMOVAL_TIMEOUT = 5.0
+#: Seconds that the kernel may take to let go of a killed process; it dies on the CPU, which may be busy.
+_REMOVAL_TIMEOUT = 30.0
 
 
 class Cgroups:

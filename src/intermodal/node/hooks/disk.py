@@ -91,7 +91,13 @@ async def _run(program: str, package: str, *arguments: str) -> None:
         )
     except FileNotFoundError:
         raise MissingTool(program, package, "make ephemeral disks") from None
-    _, errors = await process.communicate()
+    try:
+        _, errors = await process.communicate()
+    except asyncio.CancelledError:
+        with contextlib.suppress(ProcessLookupError):
+            process.kill()
+        await process.wait()  # it must not mount anything after this
+        raise
     if process.returncode != 0:
         reason = errors.decode(errors="replace").strip()
         if "No space left" in reason:

@@ -53,10 +53,12 @@ class RunnerSocketHook(Hook):
     async def started(self, container: Container) -> None:
         link, transports = container.link, self._transports[container.id]
         assert link is not None
-        self._servers[container.id] = await asyncio.get_running_loop().create_unix_server(
+        server = self._servers[container.id] = await asyncio.get_running_loop().create_unix_server(
             lambda: SocketConnection(link, self._api, container.id, transports),
             sock=self._listeners.pop(container.id),
+            start_serving=False,
         )
+        await server.start_serving()  # apart, since a start that is cancelled here must find the server to close
 
     async def exited(self, container: Container) -> None:
         # What the runner sent just before it died is still in its socket, or its connection waits to be accepted.

@@ -126,6 +126,7 @@ class NamespacePool:
         self._ready: list[Namespaces] = []
         self._count = 0
         self._refill: asyncio.Task[None] | None = None
+        self._making: set[asyncio.Task[Namespaces]] = set()
         self._closed = False
 
     def open(self) -> None:
@@ -151,6 +152,8 @@ class NamespacePool:
         if self._refill is not None:
             with contextlib.suppress(asyncio.CancelledError):
                 await self._refill
+        if self._making:
+            await asyncio.wait(self._making)
         while self._ready:
             self.give_back(self._ready.pop())
 
@@ -168,6 +171,16 @@ class NamespacePool:
                 return
 
     async def _make(self) -> Namespaces:
+        making = asyncio.get_running_loop().create_task(self._make_one())
+        self._making.add(making)
+        making.add_done_callback(self._making.discard)
+        try:
+            return await asyncio.shield(making)
+        except asyncio.CancelledError:
+            making.add_done_callback(self._keep)  # who wanted it is gone; the thread that makes it goes on
+            raise
+
+    async def _make_one(self) -> Namespaces:
         address = self._addresses.take()
         self._count += 1
         request = {
@@ -181,3 +194,8 @@ class NamespacePool:
         except BaseException:
             self._addresses.give_back(address)
             raise
+
+    def _keep(self, made: asyncio.Task[Namespaces]) -> None:
+        """Let the next one who comes have what nobody waited for."""
+        if not made.cancelled() and made.exception() is None:
+            self._ready.append(made.result())

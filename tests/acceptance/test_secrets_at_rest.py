@@ -74,6 +74,10 @@ def test_a_running_container_has_the_values_and_no_file_does(platform: Platform,
             here = digest(os.environ["NAMED"]), digest(os.environ["ANONYMOUS"])
             show = "import os; print(os.environ['NAMED'], os.environ['ANONYMOUS'])"
             child = subprocess.run([sys.executable, "-c", show], capture_output=True, text=True).stdout.split()
+            with open("/proc/1/environ") as first, open("/proc/self/environ") as own:
+                started_with = first.read() + own.read()
+            assert "MODAL_TASK_ID=" in started_with
+            assert os.environ["NAMED"] not in started_with and os.environ["ANONYMOUS"] not in started_with
             print("holding", here == tuple(map(digest, child)), *here, os.environ["MODAL_TASK_ID"], flush=True)
             time.sleep(300)
         """

@@ -16,7 +16,13 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse
 from starlette.routing import Route
 
-from intermodal.control.http_protocol import REQUEST_TIMEOUT, BoundedHttp, BoundedWebSocket, refuse_ambiguous
+from intermodal.control.http_protocol import (
+    REQUEST_TIMEOUT,
+    BoundedHttp,
+    BoundedWebSocket,
+    PortConfig,
+    refuse_ambiguous,
+)
 from intermodal.control.rpc import Dispatcher
 from intermodal.control.rpc_websocket import websocket_route
 from intermodal.control.tls import Certificate
@@ -99,8 +105,8 @@ class HttpPort:
         scheme = "https" if self._certificate is not None else "http"
         return f"{scheme}://{host}:{listener.getsockname()[1]}"
 
-    def _config(self) -> uvicorn.Config:
-        config = uvicorn.Config(
+    def _config(self) -> PortConfig:
+        config = PortConfig(
             refuse_ambiguous(self._app),
             lifespan="off",
             log_config=None,

@@ -1,7 +1,8 @@
 """What uvicorn's protocols lack for a port that strangers can reach: limits on those who have not said who they are.
 
 A request has `REQUEST_TIMEOUT` seconds to arrive with all its headers; an RPC connection then has
-`rpc_peer.HANDSHAKE_TIMEOUT` seconds to authenticate, and until it has, its messages are small.
+`rpc_peer.HANDSHAKE_TIMEOUT` seconds to authenticate, and until it has, its messages are small. Of connections that have not
+come so far, `MAX_STRANGERS` are kept.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ import asyncio
 from collections.abc import Callable
 from typing import Any
 
+import uvicorn
 from starlette.responses import PlainTextResponse
 from starlette.types import ASGIApp, Receive, Scope, Send
 from uvicorn.protocols.http.h11_impl import H11Protocol
@@ -17,12 +19,43 @@ from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIO
 
 REQUEST_TIMEOUT = 10.0  #: seconds that a request has to arrive
 STRANGER_LIMIT = 64 * 1024  #: bytes of a message before the handshake, which is all that a stranger may send
+MAX_STRANGERS = 1000  #: connections whose request or handshake has not arrived
 _LIFT = "intermodal.lift_limit"
+
+
+class Strangers:
+    """Connections that have not said what they want or who they are.
+
+    Beyond the limit the one that has taken longest is cut off: clients in earnest take milliseconds.
+    """
+
+    def __init__(self, limit: int | None = None) -> None:
+        self._limit = MAX_STRANGERS if limit is None else limit
+        self._waiting: dict[asyncio.Transport, None] = {}
+
+    def add(self, transport: asyncio.Transport) -> None:
+        self._waiting[transport] = None
+        if len(self._waiting) > self._limit:
+            slowest = next(iter(self._waiting))
+            del self._waiting[slowest]
+            slowest.abort()
+
+    def remove(self, transport: asyncio.Transport) -> None:
+        self._waiting.pop(transport, None)
+
+
+class PortConfig(uvicorn.Config):
+    """What the protocols of one port share."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.strangers = Strangers()
 
 
 class BoundedHttp(H11Protocol):
     """HTTP/1.1 that hangs up on those who dribble."""
 
+    config: PortConfig
     _deadline: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
@@ -48,20 +81,32 @@ class BoundedHttp(H11Protocol):
             self._forget_deadline()
         elif self._deadline is None and not self.transport.is_closing():
             self._deadline = self.loop.call_later(REQUEST_TIMEOUT, self.transport.abort)
+            self.config.strangers.add(self.transport)
 
     def _forget_deadline(self) -> None:
         if self._deadline is not None:
             self._deadline.cancel()
             self._deadline = None
+            self.config.strangers.remove(self.transport)
 
 
 class BoundedWebSocket(WebSocketsSansIOProtocol):
-    """A WebSocket whose messages are small until the endpoint calls `lift_limit`."""
+    """A WebSocket that is a stranger, and whose messages are small, until the endpoint calls `lift_limit`."""
+
+    config: PortConfig
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self._limit = self.conn.max_size
         self.conn.max_size = STRANGER_LIMIT
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        super().connection_made(transport)
+        self.config.strangers.add(transport)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self.config.strangers.remove(self.transport)
+        super().connection_lost(exc)
 
     def handle_connect(self, event: Any) -> None:
         super().handle_connect(event)
@@ -70,6 +115,7 @@ class BoundedWebSocket(WebSocketsSansIOProtocol):
 
     def _lift(self) -> None:
         self.conn.max_size = self._limit
+        self.config.strangers.remove(self.transport)
 
 
 def refuse_ambiguous(app: ASGIApp) -> ASGIApp:

@@ -5,9 +5,10 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import AsyncIterator
+from pathlib import Path
 
 import pytest
-from access_server import AccessServer
+from access_server import AccessServer, access_server
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 
@@ -153,6 +154,34 @@ async def test_a_connection_without_a_handshake_is_cut_off(
         if sending is not None:
             sending.cancel()
             await asyncio.gather(sending, return_exceptions=True)
+
+
+@pytest.mark.parametrize("kind", ["silent", "websocket"])
+async def test_a_crowd_of_strangers_pushes_itself_out_and_nobody_else(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
+    monkeypatch.setattr(http_protocol, "MAX_STRANGERS", 5)
+    async with access_server(tmp_path, monkeypatch) as server, contextlib.AsyncExitStack() as crowd:
+        port, token = int(server.url.rpartition(":")[2]), await server.make_token()
+        async with server.client(server.url, token=token) as early:
+            readers, sockets = [], []
+            for _ in range(20):
+                if kind == "silent":
+                    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+                    crowd.callback(writer.close)
+                    readers.append(reader)
+                else:
+                    sockets.append(await crowd.enter_async_context(stranger(port)))
+            async with asyncio.timeout(20):
+                for reader in readers[:15]:
+                    with contextlib.suppress(ConnectionError):
+                        assert await reader.read() == b""
+                for socket in sockets[:15]:
+                    await socket.wait_closed()
+            assert not any(reader.at_eof() for reader in readers[16:])
+            async with server.client(server.url, token=token) as late:
+                for client in (early, late):
+                    await client.unary(SERVER_INFO, Empty())
 
 
 async def test_before_the_handshake_messages_are_small(port: int) -> None:

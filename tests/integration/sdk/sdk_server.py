@@ -60,6 +60,8 @@ class SdkServer:
         self.created: list[Any] = []
         self.published: dict[str, str] = {}
         self.cancelled: list[str] = []
+        self.images: list[Any] = []  # specs that were to be built
+        self.mounted: list[str] = []  # paths of files
         self.seen: list[int] = []  #: index of every map input that ran
         self.blobs: dict[str, bytes] = {}
         self.batches: list[int] = []
@@ -165,11 +167,13 @@ class SdkServer:
         await stream.send(AppEvent(stopped=self.stopped[-1]))
 
     async def image_build(self, ctx: Context, request: Any, body: bytes, stream: ServerStream[Any, Any]) -> None:
+        self.images.append(request)
         if self.wrong_image:
             raise NotFoundError("The image cannot be had.")
         await stream.send(BuildEvent(done=ImageInfo(self.new_id("im"), "3.11.2")))
 
     async def mount_create(self, ctx: Context, request: Any, body: bytes) -> MountRef:
+        self.mounted += [entry.path for entry in request.files]
         return MountRef(self.new_id("mo"))
 
     async def secret_create(self, ctx: Context, request: Any, body: bytes) -> SecretRef:

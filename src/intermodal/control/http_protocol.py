@@ -1,8 +1,8 @@
 """What uvicorn's protocols lack for a port that strangers can reach: limits on those who have not said who they are.
 
 A request has `REQUEST_TIMEOUT` seconds to arrive with all its headers; an RPC connection then has
-`rpc_peer.HANDSHAKE_TIMEOUT` seconds to authenticate, and until it has, its messages are small. Of connections that have not
-come so far, `MAX_STRANGERS` are kept.
+`rpc_peer.HANDSHAKE_TIMEOUT` seconds to authenticate, and until it has, its messages are small. At most `MAX_STRANGERS`
+connections that have not come so far are kept.
 """
 
 from __future__ import annotations

@@ -211,7 +211,7 @@ async def running(
 
         stack.push_async_callback(dispatcher.close)
         stack.callback(call_service.leave)
-        stack.push_async_callback(_stop_ephemeral_apps, apps, app_service)
+        stack.push_async_callback(_stop_what_shall_end, apps, app_service, fleet)
         stack.callback(asyncio.create_task(token_service.run(), name="tokens").cancel)
         http = HttpPort(settings, dispatcher, tokens, store)
         stack.push_async_callback(http.close)
@@ -266,10 +266,11 @@ def _make_node(settings: Settings, blobs: LocalBlobStore, fleet: Fleet, api: Con
     )
 
 
-async def _stop_ephemeral_apps(apps: Apps, service: AppService) -> None:
-    """Clients hear at once that their app ended; detached apps go on after the next start."""
+async def _stop_what_shall_end(apps: Apps, service: AppService, fleet: Fleet) -> None:
+    """Clients hear at once that their app ended. Others go on after the next start, when their exit hooks have run."""
     ephemeral = [app for app in apps.live() if app.machine.state is AppPhase.EPHEMERAL]
-    await asyncio.gather(*(service.stop_app(app, AppStopReason.SERVER_STOPPED) for app in ephemeral))
+    stops = [service.stop_app(app, AppStopReason.SERVER_STOPPED) for app in ephemeral]
+    await asyncio.gather(*stops, fleet.stop_with_hooks())
 
 
 def _read_pid(path: Path) -> str:

@@ -273,7 +273,7 @@ def status_of(function: Function) -> FunctionStatus:
     """A function's pool as people want to see it."""
     return FunctionStatus(
         function.function_id,
-        function.spec.name,
+        function.title,
         function.starting,
         function.running,
         function.queued_inputs,

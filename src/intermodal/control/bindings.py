@@ -23,6 +23,7 @@ from modal.exception import InvalidError, RequestSizeError
 
 _TYPES: dict[str, type] = {"str": str, "int": int}
 _INT_RANGE = range(-(2**63), 2**63)
+_SHOWN = 60  # characters of parameters
 _MOST_METHODS = 1000
 _MOST_PARAMETERS = 1000
 
@@ -45,6 +46,7 @@ def bound_function(cls: Function, binding: BindingRecord) -> Function:
     """The function that serves a binding. Raises `InvalidError` when its overrides do not go with the class."""
     function = Function(binding.function_id, cls.app_id, cls.revision, binding)
     follow(function, cls)
+    function.shown_parameters = shown_parameters(binding, cls.spec)
     return function
 
 
@@ -57,6 +59,24 @@ def follow(function: Function, cls: Function) -> None:
     check_parameters(cls.spec.name, cls.spec.cls, binding.parameters)
     overrides = decode(FunctionOverrides, binding.overrides)
     function.revision = replace(cls.revision, spec=bound_spec(cls.spec, overrides, binding.min_containers))
+
+
+def shown_parameters(binding: BindingRecord, spec: FunctionSpec) -> str:
+    """The parameters of a binding in short, as in ``(name='a', size=3)``; pickled ones are told apart by the id."""
+    parts = []
+    if spec.cls is not None and spec.cls.has_constructor and binding.parameters:
+        parts.append(f"…{binding.function_id[-4:]}")
+    elif binding.parameters:
+        parts += [f"{name}={_short(value)}" for name, value in _values(spec.name, binding.parameters).items()]
+    if binding.overrides:
+        parts.append("with options")
+    text = ", ".join(parts)
+    return f"({text if len(text) <= _SHOWN else text[:_SHOWN] + '…'})"
+
+
+def _short(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= _SHOWN // 2 else text[: _SHOWN // 2] + "…'"
 
 
 def bound_spec(spec: FunctionSpec, overrides: FunctionOverrides, min_containers: int | None = None) -> FunctionSpec:

@@ -9,7 +9,7 @@ from typing import Any
 from intermodal.control.access import require_environment, require_use
 from intermodal.control.apps import Apps
 from intermodal.control.calls import Call, Calls, input_id
-from intermodal.control.fleet import Fleet
+from intermodal.control.fleet import Fleet, label
 from intermodal.control.functions import Functions
 from intermodal.control.rpc import Context, Dispatcher, ServerStream
 from intermodal.store.interface import CallKind, CallRecord, FunctionRecord, Store
@@ -68,9 +68,8 @@ class CallGraphService:
                     if status is None:
                         container_id = running.get(one, "")
                     parents.append(one)
-                    yield GraphNode(
-                        one, call.call_id, function_name, module_name, status, container_id, call.parent_input_id
-                    )
+                    shown = label(function_name, call.method)
+                    yield GraphNode(one, call.call_id, shown, module_name, status, container_id, call.parent_input_id)
             self._calls.flush()
             level = [
                 child

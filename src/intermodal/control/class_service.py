@@ -21,7 +21,7 @@ from modal.exception import Error, InvalidError
 log = logging.getLogger(__name__)
 #: Seconds after which a bound function that nobody uses is forgotten. Clients bind again after a shorter time.
 FORGET_AFTER = 3600.0
-_LOOK_EVERY = 60.0
+LOOK_EVERY = 60.0
 
 
 class ClassService:
@@ -29,7 +29,6 @@ class ClassService:
 
     Args:
         now: the clock, in seconds since the epoch.
-        forget_after: seconds that an unused bound function is kept.
     """
 
     def __init__(
@@ -40,7 +39,6 @@ class ClassService:
         secrets: SecretService,
         fleet: Fleet,
         now: Callable[[], float],
-        forget_after: float = FORGET_AFTER,
     ) -> None:
         self._store = store
         self._apps = apps
@@ -48,7 +46,6 @@ class ClassService:
         self._secrets = secrets
         self._fleet = fleet
         self._now = now
-        self._forget_after = forget_after
 
     def register(self, dispatcher: Dispatcher) -> None:
         dispatcher.register(FUNCTION_BIND, self.bind)
@@ -100,7 +97,7 @@ class ClassService:
     async def run(self) -> None:
         """Forget what nobody uses, until cancelled."""
         while True:
-            await asyncio.sleep(min(_LOOK_EVERY, self._forget_after))
+            await asyncio.sleep(LOOK_EVERY)
             try:
                 await self.sweep()
             except Error as error:
@@ -115,7 +112,7 @@ class ClassService:
                 continue
             if function.open_inputs or function.running or function.starting or function.spec.scaling.min_containers:
                 function.used_at = now
-            elif now - function.used_at >= self._forget_after:
+            elif now - function.used_at >= FORGET_AFTER:
                 self._functions.remove(function.function_id)
                 self._fleet.remove_pool(function)
                 unused.append(function.function_id)

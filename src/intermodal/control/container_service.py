@@ -153,7 +153,7 @@ def info_of(container: Container) -> ContainerInfo:
         container.app.app_id,
         container.app.record.name or container.app.record.description,
         container.function.function_id,
-        container.function.spec.name,
+        container.function.title,
         container.started_at,
         ContainerState.STOPPING if container.is_stopping else state,
     )

@@ -6,6 +6,7 @@ Everything here runs on the event loop's thread and returns at once; only starti
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 from collections import OrderedDict, deque
 from collections.abc import Callable, Iterable, Sequence
@@ -91,6 +92,7 @@ class Fleet:
         self._containers: dict[str, Container] = {}
         self._queue: deque[events.Event] = deque()
         self._is_draining = False
+        self._is_ending = False  #: the server stops: nothing is started
         self._wake: asyncio.TimerHandle | None = None
         self._watchdog: asyncio.TimerHandle | None = None
         #: container id -> app id of those that ended lately, latest last
@@ -206,13 +208,25 @@ class Fleet:
         """Stop their containers and return when the last is gone. Exit hooks run even when all shall end at once."""
         gone = []
         for function in functions:
-            has_hooks = function.spec.cls is not None and function.spec.cls.has_exit_hooks
-            grace = 0.0 if at_once and not has_hooks else self._stop_grace
+            grace = 0.0 if at_once and not function.has_exit_hooks else self._stop_grace
             self.dispatch(events.PoolRemoved(function.function_id, grace))
             if any(c.function is function for c in self._containers.values()):
                 gone.append(self._empty.setdefault(function.function_id, asyncio.Event()))
         for event in gone:
             await event.wait()
+
+    async def stop_with_hooks(self) -> None:
+        """The server ends: containers that have exit hooks get their time for them, and no other one is started."""
+        self._is_ending = True
+        gone = []
+        for container in self._containers.values():
+            if container.is_ready and container.function.has_exit_hooks:
+                gone.append(self._empty.setdefault(container.function.function_id, asyncio.Event()).wait())
+                if not container.is_stopping and self._node is not None:
+                    container.is_stopping = True
+                    self._node.stop(container.container_id, self._stop_grace)
+        with contextlib.suppress(asyncio.TimeoutError):
+            await asyncio.wait_for(asyncio.gather(*gone), self._stop_grace)
 
     def queue_inputs(self, call: Call, input_ids: Sequence[str], delay: float = 0.0) -> None:
         """Inputs wait to run."""
@@ -260,6 +274,8 @@ class Fleet:
     # -- what the scheduler wants ------------------------------------------------------------------------------
 
     def _start(self, wanted: instructions.StartContainer) -> None:
+        if self._is_ending:
+            return
         function = self._functions.by_id[wanted.function_id]
         app = self._apps.get(function.app_id)
         container = Container(wanted.container_id, function, app, function.revision, self._now())
@@ -390,7 +406,7 @@ class Fleet:
         function.pending_reason = wanted.reason
         app = self._apps.find(function.app_id)
         if wanted.reason and app is not None:
-            text = f"Function {function.spec.name} waits: {wanted.reason}\n"
+            text = f"Function {function.title} waits: {wanted.reason}\n"
             app.log.append(self._now(), LogStream.SYSTEM, text, function.function_id)
         self._touch(function)
 
@@ -420,7 +436,9 @@ class Fleet:
                 continue
             if container is not None and one in container.timed_out:
                 spec = container.revision.spec
-                error = ErrorInfo("FunctionTimeoutError", timeout_sentence(spec.name, spec.timeout))
+                error = ErrorInfo(
+                    "FunctionTimeoutError", timeout_sentence(label(spec.name, call.record.method), spec.timeout)
+                )
                 output = Output(index, Status.TIMEOUT, 0, None, error, one)
             else:
                 detail = ended.detail if ended is not None and ended.detail else "The container that ran it was lost."
@@ -532,7 +550,7 @@ class Fleet:
         function.running_inputs -= len(container.running)
         is_crash = exit.cause in (ExitCause.OUT_OF_MEMORY, ExitCause.EXITED, ExitCause.SIGNALED)
         if is_crash:
-            text = f"A container of {function.spec.name} ended: {exit.detail}\n"
+            text = f"A container of {function.title} ended: {exit.detail}\n"
             container.app.log.append(self._now(), LogStream.SYSTEM, text, function.function_id, container_id)
         for one in container.running:
             self._abandon_calls_of(one)
@@ -622,6 +640,11 @@ def _cause(status: Status, ended: ContainerExit | None) -> Cause:
 def inputs_at_once(concurrency: Concurrency) -> int:
     """How many inputs a container runs side by side, or together as a batch."""
     return max(concurrency.max_concurrent_inputs, concurrency.batch_max_size)
+
+
+def label(name: str, method: str) -> str:
+    """What was called, for people: a function, or a method of a class."""
+    return f"{name}.{method}" if name and method else name or method
 
 
 def timeout_sentence(name: str, seconds: float) -> str:

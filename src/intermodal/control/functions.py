@@ -30,6 +30,7 @@ class Function:
     app_id: str
     revision: Revision
     binding: BindingRecord | None = None  #: set when it serves one set of parameters of a class
+    shown_parameters: str = ""  #: of a bound function, e.g. "(size=3)"
     used_at: float = 0.0  #: seconds since the epoch; of bound functions only
     removed: str = ""  #: a sentence, when the app has it no longer: its containers finish what they have begun
     is_pooled: bool = False  #: the scheduler knows it
@@ -55,6 +56,16 @@ class Function:
     def can_run(self) -> bool:
         """Whether a container can be made of it: a class may need parameters first."""
         return self.spec.cls is None or not self.spec.cls.needs_parameters or bool(self.parameters)
+
+    @property
+    def has_exit_hooks(self) -> bool:
+        """Whether its containers want time when they are stopped."""
+        return self.spec.cls is not None and self.spec.cls.has_exit_hooks
+
+    @property
+    def title(self) -> str:
+        """Its name for people, who tell the parameters of a class by it."""
+        return self.spec.name + self.shown_parameters
 
     @property
     def queued_inputs(self) -> int:

@@ -264,6 +264,12 @@ class Cls(Object):
             return _NeedsInstance(self._function._tag, name)
         return getattr(self._user_cls, name)
 
+    def __instancecheck__(self, instance: Any) -> bool:
+        """Whether it is an instance of the user's class, or one that calling this made."""
+        if isinstance(instance, Instance):
+            return instance._modal_cls._function is self._function
+        return self._user_cls is not None and isinstance(instance, self._user_cls)
+
     def __mro_entries__(self, bases: tuple[Any, ...]) -> tuple[type, ...]:
         """Deriving from a decorated class is deriving from the user's class."""
         return (self._get_user_cls(),)

@@ -95,12 +95,14 @@ class Instance:
             return [hook.__get__(own, type(own)) for hook in user_class.enter_hooks(type(own)).values()]
 
     def __getattr__(self, name: str) -> Any:
+        cls: Cls = self._modal_cls
         if name.startswith("_modal_") or (name.startswith("__") and name.endswith("__")):
+            raise AttributeError(name)
+        if name.startswith("_") and cls._user_cls is None:  # what a debugger or a notebook looks for
             raise AttributeError(name)
         method = self._modal_method(name)
         if method is not None:
             return method
-        cls: Cls = self._modal_cls
         if cls._user_cls is None:
             raise AttributeError(f"The class {cls._function._tag} has no method {name!r}.")
         return getattr(self._modal_local(), name)

@@ -280,6 +280,9 @@ def class_options(
     methods = methods_of(cls)
     web = [f"@modal.{mark.value}" for one in methods.values() for mark in one.marks if mark in WEB_MARKS]
     options = replace(options, not_yet=options.not_yet + not_yet + tuple(web))
+    warm = max((one.marks.get(Mark.METHOD, {}).get("keep_warm") or 0 for one in methods.values()), default=0)
+    if warm and not options.scaling.min_containers:  # of @modal.method(), where it used to be
+        options = replace(options, scaling=replace(options.scaling, min_containers=warm))
     for name, one in methods.items():
         if Mark.BATCHED in one.marks:
             options = with_batches(

@@ -457,3 +457,39 @@ def test_local_calls_run_the_enter_hooks_once_and_need_no_server() -> None:
         model.add(1)
     with pytest.raises(AttributeError):
         _ = model.nothing
+
+
+def test_an_instance_is_one_of_its_class_wherever_it_is() -> None:
+    app = modal.App()
+
+    @app.cls(serialized=True)
+    class Model:
+        @modal.method()
+        def same(self, other: Any) -> bool:
+            return isinstance(other, Model) and isinstance(self, Model)
+
+    @app.cls(serialized=True)
+    class Other: ...
+
+    assert isinstance(Model(), Model)
+    assert not isinstance(Other(), Model)
+    assert Model().same.local(Model())
+
+
+def test_people_see_which_parameters_a_pool_is_of(app: modal.App, capfd: pytest.CaptureFixture[str]) -> None:
+    @app.cls(serialized=True)
+    class Model:
+        name: str = modal.parameter(default="x")
+
+        @modal.method()
+        def run(self) -> None: ...
+
+    with modal.enable_output(), app.run():
+        Model(name="shown").run.remote()
+        Model.with_options(timeout=5)().run.remote()
+        call = Model(name="shown").run.spawn()
+        call.get(timeout=30)
+        assert [node.function_name for node in call.get_call_graph()] == ["Model.run"]
+    printed = "".join(capfd.readouterr())
+    assert "Model(name='shown'): starting 1 container" in printed
+    assert "Model(with options): starting 1 container" in printed

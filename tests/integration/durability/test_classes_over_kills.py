@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from killable_server import Executions, KillableServer, until
 
 import modal
@@ -62,3 +64,24 @@ def test_a_warm_pool_of_one_set_of_parameters_comes_back_after_a_kill(
     server.start()
     until(lambda: model.work.get_current_stats().num_total_runners == 1, "the warm container after the kill")
     assert model.work.remote(0.0) == 7
+
+
+def test_exit_hooks_of_deployed_classes_run_when_the_server_stops(
+    server: KillableServer, client: modal.Client, tmp_path: Path
+) -> None:
+    place = str(tmp_path / "said")
+    app = modal.App("models")
+
+    @app.cls(serialized=True)
+    class Model:
+        @modal.method()
+        def work(self) -> None: ...
+
+        @modal.exit()
+        def stop(self) -> None:
+            Path(place).write_text("exit")
+
+    modal.runner.deploy_app(app, client=client)
+    modal.Cls.lookup("models", "Model", client=client)().work.remote()
+    server.stop()
+    assert Path(place).read_text() == "exit"

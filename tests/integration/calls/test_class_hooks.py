@@ -346,3 +346,11 @@ def test_containers_without_exit_hooks_are_not_waited_for(app: modal.App, tmp_pa
         Stubborn().work.spawn(str(begun))
         until(begun.exists, "the input to begin")
     assert begun.read_text() == "begun"  # it was killed, not asked
+
+
+def test_exit_hooks_run_when_a_container_has_had_its_inputs(app: modal.App, tmp_path: Path) -> None:
+    said = tmp_path / "said"
+    cls = recorder(app, said, max_inputs=2)
+    with app.run():
+        assert len({cls().work.remote() for _ in range(4)}) == 2
+        until(lambda: lines(said).count("exit x True") == 2, "both containers to end")

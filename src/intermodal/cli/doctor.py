@@ -8,6 +8,7 @@ import shutil
 import socket
 import ssl
 import tempfile
+import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +19,7 @@ from modal.exception import Error
 
 GIB = 1024**3
 DISK_FAIL, DISK_WARN = 1 * GIB, 5 * GIB  #: free bytes below which images will not fit, or soon will not
+TLS_WARN = 14  #: days before its end from which on a certificate is worth a warning
 PYTHONS = ("3.10", "3.11", "3.12", "3.13")  #: what `Image.debian_slim` offers
 
 
@@ -66,6 +68,7 @@ def examine(settings: Settings) -> list[Finding]:
         _data_directory,
         _port,
         _certificates,
+        _tls,
         _pythons,
     ):
         findings += _run(check, settings)
@@ -239,6 +242,28 @@ def _certificates(settings: Settings) -> Iterator[Finding]:
         yield Finding(
             "CA bundle", State.WARN, "none found: nothing can be downloaded", "apt-get install -y ca-certificates"
         )
+
+
+def _tls(settings: Settings) -> Iterator[Finding]:
+    if not settings.tls_certificate and not settings.tls_key:
+        return
+    from intermodal.control.http_port import load_certificate
+
+    fix = "set INTERMODAL_TLS_CERTIFICATE and INTERMODAL_TLS_KEY to PEM files that belong together"
+    try:
+        certificate = load_certificate(settings)
+        assert certificate is not None
+    except Error as error:
+        yield Finding("TLS certificate", State.FAIL, str(error).rstrip("."), fix)
+        return
+    days = (certificate.expires_at - time.time()) / 86400
+    until = time.strftime("%Y-%m-%d", time.localtime(certificate.expires_at))
+    if days < 0:
+        yield Finding("TLS certificate", State.FAIL, f"expired on {until}", "renew it; the server notices by itself")
+    elif days < TLS_WARN:
+        yield Finding("TLS certificate", State.WARN, f"expires on {until}", "renew it; the server notices by itself")
+    else:
+        yield Finding("TLS certificate", State.OK, f"valid until {until}")
 
 
 def _pythons(settings: Settings) -> Iterator[Finding]:

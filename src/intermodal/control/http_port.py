@@ -81,7 +81,7 @@ class HttpPort:
         if settings.port < 0:
             return ""
         check_proxies(settings.trusted_proxies)
-        self._certificate = _certificate(settings)
+        self._certificate = load_certificate(settings)
         if self._certificate is None and not settings.trusted_proxies and not _is_loopback(settings.host):
             log.warning(
                 "the port on %s is open to others without TLS: tokens and data can be read on the way. Set "
@@ -137,7 +137,8 @@ class HttpPort:
             self._renewing = None
 
 
-def _certificate(settings: Settings) -> Certificate | None:
+def load_certificate(settings: Settings) -> Certificate | None:
+    """What TLS is served with; None: there is no TLS. Raises `InvalidError`."""
     if not settings.tls_certificate and not settings.tls_key:
         return None
     if not settings.tls_certificate or not settings.tls_key:

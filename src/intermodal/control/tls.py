@@ -7,6 +7,8 @@ import logging
 import ssl
 from pathlib import Path
 
+from cryptography.x509 import load_pem_x509_certificate
+
 from modal.exception import InvalidError
 
 log = logging.getLogger(__name__)
@@ -24,6 +26,11 @@ class Certificate:
         self._files = (certificate, key)
         self.context = self._load()
         self._seen = self._stamps()
+
+    @property
+    def expires_at(self) -> float:
+        """When the certificate in the file ends, in seconds since the epoch."""
+        return load_pem_x509_certificate(self._files[0].read_bytes()).not_valid_after_utc.timestamp()
 
     async def watch(self, every: float = _LOOK_EVERY) -> None:
         """Load renewed files, until cancelled."""

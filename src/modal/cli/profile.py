@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import os
+
 import click
 
-from ..config import config_profiles, config_set_active_profile, current_profile
+from ..config import config, config_profiles, config_set_active_profile, current_profile
 from .errors import CliError, near_matches
 from .lazy import LazyGroup
 from .tables import print_table
@@ -26,11 +28,18 @@ def current() -> None:
 def list_profiles(as_json: bool) -> None:
     """List the profiles in the configuration file."""
     active = current_profile()
-    names = sorted({*config_profiles(), active})
+    rows = [(name, name == active, _server_of(name)) for name in sorted({*config_profiles(), active})]
     if as_json:
-        print_table(["Name", "Active"], [[name, "true" if name == active else "false"] for name in names], True)
+        columns = ["Name", "Active", "Server"]
+        print_table(columns, [[name, "true" if mark else "false", server] for name, mark, server in rows], True)
     else:
-        print_table(["", "Profile"], [["*" if name == active else "", name] for name in names], False)
+        print_table(
+            ["", "Profile", "Server"], [["*" if mark else "", name, server] for name, mark, server in rows], False
+        )
+
+
+def _server_of(profile: str) -> str:
+    return str(config.get("server_url", profile=profile, use_env=False) or "(local)")
 
 
 @profile_group.command("activate")
@@ -43,3 +52,5 @@ def activate(profile: str) -> None:
         raise CliError(f"There is no profile `{profile}` in the configuration file. {hint}")
     config_set_active_profile(profile)
     click.echo(f"The active profile is `{profile}`.")
+    if os.environ.get("MODAL_PROFILE", profile) != profile:
+        click.echo(f"MODAL_PROFILE is set, so that `{os.environ['MODAL_PROFILE']}` is in use here.", err=True)

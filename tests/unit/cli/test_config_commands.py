@@ -10,7 +10,9 @@ from modal.cli.main import run_command_line
 @pytest.fixture(autouse=True)
 def config_file(tmp_path, monkeypatch):
     path = tmp_path / "modal.toml"
-    path.write_text('[default]\ntoken_id = "ak-1"\ntoken_secret = "as-secret"\n[work]\nenvironment = "staging"\n')
+    path.write_text(
+        '[default]\ntoken_id = "ak-1"\ntoken_secret = "as-secret"\n[work]\nserver_url = "https://box:8787"\n'
+    )
     monkeypatch.setenv("MODAL_CONFIG_PATH", str(path))
     for name in ("MODAL_PROFILE", "MODAL_ENVIRONMENT", "MODAL_TOKEN_SECRET"):
         monkeypatch.delenv(name, raising=False)
@@ -31,9 +33,15 @@ def test_profiles_are_listed_and_switched(capsys):
     assert run_command_line(["profile", "activate", "work"]) == 0
     capsys.readouterr()
     assert run_command_line(["profile", "list"]) == 0
-    assert capsys.readouterr().out == "   Profile\n   default\n*  work\n"
+    assert capsys.readouterr().out == ("   Profile  Server\n   default  (local)\n*  work     https://box:8787\n")
     assert run_command_line(["profile", "list", "--json"]) == 0
-    assert {"name": "work", "active": "true"} in json.loads(capsys.readouterr().out)
+    assert {"name": "work", "active": "true", "server": "https://box:8787"} in json.loads(capsys.readouterr().out)
+
+
+def test_activating_says_when_a_variable_hides_it(capsys, monkeypatch):
+    monkeypatch.setenv("MODAL_PROFILE", "default")
+    assert run_command_line(["profile", "activate", "work"]) == 0
+    assert capsys.readouterr().err == "MODAL_PROFILE is set, so that `default` is in use here.\n"
 
 
 def test_an_unknown_profile_gets_near_matches(capsys):

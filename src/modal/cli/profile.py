@@ -28,14 +28,13 @@ def current() -> None:
 def list_profiles(as_json: bool) -> None:
     """List the profiles in the configuration file."""
     active = current_profile()
-    rows = [(name, name == active, _server_of(name)) for name in sorted({*config_profiles(), active})]
+    names = sorted({*config_profiles(), active})
     if as_json:
-        columns = ["Name", "Active", "Server"]
-        print_table(columns, [[name, "true" if mark else "false", server] for name, mark, server in rows], True)
+        rows = [[name, "true" if name == active else "false", _server_of(name)] for name in names]
+        print_table(["Name", "Active", "Server"], rows, True)
     else:
-        print_table(
-            ["", "Profile", "Server"], [["*" if mark else "", name, server] for name, mark, server in rows], False
-        )
+        rows = [["*" if name == active else "", name, _server_of(name)] for name in names]
+        print_table(["", "Profile", "Server"], rows, False)
 
 
 def _server_of(profile: str) -> str:

@@ -13,9 +13,11 @@ import pytest
 from access_server import AccessServer, access_server
 from certificates import Authority
 
+from intermodal.cli import doctor
 from intermodal.control import http_port
 from intermodal.control.login_limits import FREE_PER_TOKEN
 from intermodal.control.tls import Certificate
+from intermodal.settings import Settings
 from modal._wire.messages.common import Empty
 from modal._wire.messages.token import TOKEN_IDENTITY
 from modal.exception import AuthError, ConnectionError, InvalidError
@@ -131,6 +133,18 @@ async def test_a_tls_handshake_that_does_not_arrive_is_cut_off(
             with contextlib.suppress(OSError):
                 assert await reader.read() == b""
         writer.close()
+
+
+@pytest.mark.parametrize(("days", "state"), [(100, "ok"), (5, "warn"), (-1, "fail"), (None, "fail")])
+def test_the_doctor_looks_at_the_certificate(
+    tmp_path: Path, authority: Authority, days: int | None, state: str
+) -> None:
+    chosen = settings_of(authority.issue("good", valid_days=days or 1))
+    if days is None:
+        chosen["tls_key"] = str(tmp_path / "none")
+    [finding] = doctor._tls(Settings(data_dir=tmp_path, **chosen))
+    assert (finding.name, finding.state.value) == ("TLS certificate", state)
+    assert list(doctor._tls(Settings(data_dir=tmp_path))) == []
 
 
 @contextlib.asynccontextmanager

@@ -8,7 +8,7 @@ from typing import Any
 
 from intermodal.control.access import require_environment, require_use
 from intermodal.control.apps import Apps
-from intermodal.control.calls import Call, Calls, input_id
+from intermodal.control.calls import Call, Calls, containers_of, input_id
 from intermodal.control.fleet import Fleet, label
 from intermodal.control.functions import Functions
 from intermodal.control.rpc import Context, Dispatcher, ServerStream
@@ -96,8 +96,8 @@ class CallGraphService:
             return {0: (finished.output.status, finished.container_id) if finished is not None else (None, "")}
         self._calls.flush()
         ends: _Ends = {}
-        for stored in await self._store.output_records(record.call_id, MOST_NODES):
-            ends[stored["index"]] = (Status(stored["status"]), stored.get("container_id", ""))
+        for stored, container_id in containers_of(await self._store.output_records(record.call_id, MOST_NODES)):
+            ends[stored["index"]] = (Status(stored["status"]), container_id)
         for index in _unfinished(call):
             ends.setdefault(index, (None, ""))
         return ends

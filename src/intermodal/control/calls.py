@@ -7,8 +7,9 @@ cost little more than their payloads.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 from intermodal.control.generator_values import GeneratorValues, Payload
 from intermodal.machines.call import CallMachine, CallState
@@ -29,7 +30,7 @@ class Finished:
 
     output: Output
     data: bytes
-    container_id: str = ""  #: that gave it; not kept for maps
+    container_id: str = ""  #: that gave it
 
 
 def input_id(call_id: str, index: int) -> str:
@@ -96,7 +97,7 @@ class Calls:
         self._ended_bytes = 0
         self._keep = keep
         self._unstored_inputs: list[tuple[str, list[Input], bytes]] = []
-        self._unstored_outputs: dict[str, tuple[list[dict[str, object]], list[bytes]]] = {}
+        self._unstored_outputs: dict[str, _UnstoredOutputs] = {}
         self._unstored_calls: dict[str, CallRecord] = {}
         self._flush_handle: asyncio.TimerHandle | None = None
         self.on_finish: Callable[[Call, int, Finished], None] = lambda call, index, finished: None
@@ -221,14 +222,12 @@ class Calls:
             return  # it has its output: cancelled, or answered twice
         del call.inputs[index]
         finished = Finished(output, data, container_id)
-        record = _output_record(output)
         if call.record.kind is not CallKind.MAP:
             call.output = finished
-            if container_id:
-                record["container_id"] = container_id
-        records, bodies = self._unstored_outputs.setdefault(call.record.call_id, ([], []))
-        records.append(record)
-        bodies.append(data)
+        unstored = self._unstored_outputs.get(call.record.call_id)
+        if unstored is None:
+            unstored = self._unstored_outputs[call.record.call_id] = _UnstoredOutputs()
+        unstored.add(finished)
         self._flush_soon()
         self.on_finish(call, index, finished)
         for watcher in tuple(call.watchers):
@@ -304,7 +303,7 @@ class Calls:
         changes += [
             InputChunk(call_id, [_input_record(item) for item in items], body) for call_id, items, body in inputs
         ]
-        changes += [OutputChunk(call_id, records, b"".join(bodies)) for call_id, (records, bodies) in outputs.items()]
+        changes += [OutputChunk(call_id, one.records, b"".join(one.bodies)) for call_id, one in outputs.items()]
         if changes:
             self._store.write(changes)
 
@@ -346,14 +345,40 @@ def _output_record(output: Output) -> dict[str, object]:
     return record
 
 
+class _UnstoredOutputs:
+    """Outputs of one call for the journal. A map's come in runs from one container, so each run names it once."""
+
+    __slots__ = ("_container_id", "bodies", "records")
+
+    def __init__(self) -> None:
+        self.records: list[dict[str, object]] = []
+        self.bodies: list[bytes] = []
+        self._container_id = ""
+
+    def add(self, finished: Finished) -> None:
+        record = _output_record(finished.output)
+        if finished.container_id != self._container_id or not self.records:
+            record["container_id"] = self._container_id = finished.container_id
+        self.records.append(record)
+        self.bodies.append(finished.data)
+
+
+def containers_of(records: Iterable[Mapping[str, Any]]) -> Iterator[tuple[Mapping[str, Any], str]]:
+    """Each output record, in the order of the journal, with the id of the container that gave it."""
+    container_id = ""
+    for record in records:
+        container_id = record.get("container_id", container_id)
+        yield record, container_id
+
+
 def _outputs_of(chunk: OutputChunk) -> Iterator[Finished]:
     offset = 0
-    for encoded in chunk.records:
+    for encoded, container_id in containers_of(chunk.records):
         output = decode(Output, encoded)
         yield Finished(
             replace(output, input_id=input_id(chunk.call_id, output.index)),
             chunk.body[offset : offset + output.size],
-            encoded.get("container_id", ""),
+            container_id,
         )
         offset += output.size
 

@@ -54,6 +54,28 @@ def test_nested_calls_are_the_children_of_the_inputs_that_made_them(app: modal.A
     assert shape(after) == shape(info)
 
 
+def test_inputs_of_a_map_know_their_containers(app: modal.App) -> None:
+    @app.function(serialized=True, concurrency_limit=2)
+    def where(x: int) -> str | None:
+        import os
+
+        time.sleep(0.01)
+        return os.environ["MODAL_TASK_ID"]
+
+    @app.function(serialized=True)
+    def root() -> list[str]:
+        return list(where.map(range(100)))
+
+    with app.run():
+        call = root.spawn()
+        said = call.get(timeout=60)
+        [info] = call.get_call_graph()
+    [after] = modal.FunctionCall.from_id(call.object_id).get_call_graph()
+    for graph in (info, after):
+        by_input = {int(child.input_id.rpartition("-")[2]): child.task_id for child in graph.children}
+        assert [by_input[index] for index in range(100)] == said
+
+
 def test_what_runs_or_waits_is_pending(app: modal.App, tmp_path: Path) -> None:
     path = str(tmp_path / "go")
 

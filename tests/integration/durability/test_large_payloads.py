@@ -82,3 +82,29 @@ def test_a_payload_over_the_limit_is_refused_before_anything_is_sent(
                 call(bytes(6_000_000))
         assert set((server.data_dir / "blobs").glob("??/*")) == uploaded
     assert PAYLOAD_LIMIT == 2 * 1024**3
+
+
+def test_a_result_over_the_limit_is_an_error_of_its_call_alone(server: KillableServer, client: modal.Client) -> None:
+    app = modal.App("over")
+
+    @app.function(serialized=True, concurrency_limit=1)
+    def make(size: int) -> tuple[bytes, int]:
+        import os
+
+        from modal._container import task
+
+        task.PAYLOAD_LIMIT = 5 << 20  # the real one needs several GiB of memory here
+        return bytes(size), os.getpid()
+
+    with app.run(client=client):
+        kept, container = make.remote(5_000_000)
+        assert kept == bytes(5_000_000)
+        uploaded = set((server.data_dir / "blobs").glob("??/*"))
+        too_large = r"result takes \d+ bytes pickled, over the limit .* put large data in a Volume"
+        for call in (make.remote, lambda size: make.spawn(size).get(), lambda size: list(make.map([1, size]))):
+            with pytest.raises(RequestSizeError, match=too_large):
+                call(6_000_000)
+        first, second = make.map([6_000_000, 1], return_exceptions=True)
+        assert isinstance(first, RequestSizeError)
+        assert second == (b"\0", container), "the container goes on"
+        assert set((server.data_dir / "blobs").glob("??/*")) == uploaded

@@ -244,7 +244,9 @@ class AppService:
     def _caller_gone(self, call: Call) -> None:
         """Nobody will ask for the outputs of this call. A detached app goes on all the same, with what it has."""
         app = self._apps.find(call.record.app_id)
-        if app is not None and app.machine.state is AppPhase.DETACHED:
+        if app is None or not app.is_open:
+            return  # its calls end with it
+        if app.machine.state is AppPhase.DETACHED:
             self._calls.close_inputs(call)
         else:
             self._calls.abandon(call, Status.TERMINATED, CLIENT_LOST)

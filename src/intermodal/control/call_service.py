@@ -168,7 +168,7 @@ class CallService:
         function = self._usable(ctx, function_id, method)
         if problem := self._calls.problem():
             raise StoreError(f"The server takes no new calls while it cannot keep them. {problem}")
-        key = f"{ctx.session_id}/{ctx.key}" if ctx.key else ""
+        key = f"{ctx.session_id}/{ctx.key}"
         call_id, is_complete = new_id("fc", self._rng), first is not None
         record = CallRecord(
             call_id, function_id, function.app_id, kind, self._now(), parent, key, is_complete, method=method

@@ -108,7 +108,7 @@ class Calls:
         """Begin a call. It reaches the journal with its first inputs."""
         call = Call(record, CallMachine(record.call_id, policy))
         self._live[record.call_id] = call
-        if record.key:
+        if record.key and not record.key.endswith("/"):
             self._by_key[record.key] = call
         self._by_function.setdefault(record.function_id, set()).add(record.call_id)
         if record.parent_input_id:

@@ -157,7 +157,8 @@ class CallRecord:
     kind: CallKind
     created_at: float
     parent_input_id: str = ""
-    key: str = ""  #: "session/idempotency key" of the request that made it, to find it again
+    #: "session/idempotency key" of the request that made it, to find it again; a map has no such key, only the session
+    key: str = ""
     inputs_closed: bool = False  #: no more inputs will come
     finished_at: float | None = None
     method: str = ""  #: of a class

@@ -16,19 +16,29 @@ from deploy_server import Users
 from killable_server import Executions
 
 
-@pytest.fixture
-def users(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Users]:
+@pytest.fixture(scope="module")
+def _users(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Users]:
     """A server, and a client of this process that talks to it."""
-    one = Users(tmp_path)
-    monkeypatch.setenv("MODAL_SERVER_URL", one.server.target)
-    monkeypatch.setenv("MODAL_CONFIG_PATH", str(tmp_path / "no-such-modal.toml"))
-    monkeypatch.setenv("MODAL_AUTOMOUNT", "0")
-    monkeypatch.setattr(client_module, "_default", None)
-    one.server.start()
-    yield one
-    if client_module._default is not None:
-        run(client_module._default._close())
+    one = Users(tmp_path_factory.mktemp("server"))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("MODAL_SERVER_URL", one.server.target)
+        patch.setenv("MODAL_CONFIG_PATH", str(one.folder / "no-such-modal.toml"))
+        patch.setenv("MODAL_AUTOMOUNT", "0")
+        patch.setattr(client_module, "_default", None)
+        one.server.start()
+        yield one
+        if client_module._default is not None:
+            run(client_module._default._close())
     one.server.stop()
+
+
+@pytest.fixture
+def users(_users: Users, tmp_path: Path) -> Iterator[Users]:
+    """The server of the module, on which no app runs yet."""
+    _users.folder = tmp_path
+    yield _users
+    for app in _users.apps():
+        _users.modal("app", "stop", app["app_id"])
 
 
 @pytest.fixture

@@ -62,6 +62,10 @@ class Users:
         """Run a program that prints JSON last; returns that."""
         return json.loads(_end(self.start_python(code, *args), 0, only_out=True).splitlines()[-1])
 
+    def apps(self) -> list[dict[str, str]]:
+        """The apps that are not stopped."""
+        return [one for one in self.listed("app", "list") if one["state"] != "stopped"]
+
     def listed(self, *args: str) -> Any:
         """What a command with `--json` prints."""
         return json.loads(_end(self.start(*args, "--json"), 0, only_out=True))

@@ -124,7 +124,7 @@ def test_a_removed_function_does_not_come_back_with_the_server(users: Users, ima
     with pytest.raises(NotFoundError):
         mark.remote("/dev/null", 1)
     assert modal.Function.from_name("counted", "other").remote() == 1
-    assert [one["containers"] for one in users.listed("app", "list")] == ["1"]
+    assert [one["containers"] for one in users.apps()] == ["1"]
 
 
 @pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGINT, signal.SIGTERM])
@@ -155,7 +155,7 @@ def test_a_deployment_that_is_killed_leaves_the_version_before(
     process.communicate(timeout=30)
     assert process.returncode != 0
     assert [one["version"] for one in users.listed("app", "history", "counted")] == ["v1"]
-    assert [one["state"] for one in users.listed("app", "list")] == ["deployed"]
+    assert [one["state"] for one in users.apps()] == ["deployed"]
     assert modal.Function.from_name("counted", "mark").remote("/dev/null", 1) == (1, 1)
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import signal
+
 import pytest
 from acceptance_harness import Platform, Program
 
@@ -270,3 +272,23 @@ def test_a_deployed_class_is_used_by_other_programs(platform: Platform, program:
         assert platform.modal("run", user).succeeded().out == "out 6 1\nin 2 1\nx 10 1\n"
     finally:
         platform.modal("app", "stop", "model").succeeded()
+
+
+def test_exit_hooks_run_when_the_program_is_interrupted(platform: Platform, program: Program) -> None:
+    path = program(
+        MODEL
+        + """
+    @app.local_entrypoint()
+    def main():
+        import time
+        Model().predict.remote(1)
+        print("waiting", flush=True)
+        time.sleep(60)
+    """
+    )
+    with platform.background("modal", "run", path, PYTHONUNBUFFERED="1") as running:
+        running.wait_for("waiting")
+        running.send(signal.SIGINT)
+        ended = running.end()
+    assert "exit x 1" in ended.out
+    assert ended.code == 130

@@ -15,7 +15,7 @@ from .cls import Cls
 from .function import Function
 from .function_options import NOTHING, FunctionOptions, check_options, with_batches
 from .local_entrypoint import LocalEntrypoint
-from .partial_function import Mark, PartialFunction, parameter
+from .partial_function import Mark, PartialFunction, parameter, refuse_class_marks
 from .user_class import class_options, forget_decorated_bases, spec_of
 from .user_function import check_class_place, check_function, check_scheduled_function, is_generator_function
 
@@ -343,6 +343,7 @@ class App:
         batched = None
         if isinstance(func, PartialFunction):
             batched = func.marks.get(Mark.BATCHED)
+            refuse_class_marks(func)
             not_yet += tuple(f"@modal.{mark.value}" for mark in func.marks if mark is not Mark.BATCHED)
             func = func.raw_f
         if isinstance(func, Function):

@@ -169,8 +169,9 @@ class Function(Object, Generic[P, ReturnType, OriginalReturnType]):
             return await self._look_up(self._reference, client)
         context = container_context()
         if context is None and self._client is None:
+            kind = "function" if self._cls_spec is None else "class"
             raise InvalidError(
-                f"The function {self._tag!r} cannot be called since its app is not running: call it inside "
+                f"The {kind} {self._tag!r} cannot be called since its app is not running: call it inside "
                 "`with app.run():`, or start the program with `modal run`."
             )
         if context is not None and self._object_id is None:

@@ -40,6 +40,14 @@ class Mark(enum.Enum):
 WEB_MARKS = frozenset({Mark.WEB_ENDPOINT, Mark.ASGI_APP, Mark.WSGI_APP, Mark.WEB_SERVER})
 #: What makes a method callable from outside.
 METHOD_MARKS = frozenset({Mark.METHOD, Mark.BATCHED}) | WEB_MARKS
+#: What only methods can be, and the decorator that says so.
+_CLASS_MARKS = {
+    Mark.METHOD: "method",
+    Mark.ENTER: "enter",
+    Mark.ENTER_BEFORE_SNAPSHOT: "enter",
+    Mark.EXIT: "exit",
+    Mark.BUILD: "build",
+}
 #: The attribute by which a user's instance knows the `Instance` that made it.
 LINK = "_modal_instance"
 
@@ -84,6 +92,17 @@ class PartialFunction(Generic[P, ReturnType, OriginalReturnType]):
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         name = getattr(self.raw_f, "__name__", "the function")
         raise InvalidError(f"{name} is only marked; put @app.function() or @app.cls() around it and call its .local().")
+
+
+def refuse_class_marks(function: PartialFunction[Any, Any, Any]) -> None:
+    """Raises InvalidError when a function that is no method has a mark of methods."""
+    for mark, name in _CLASS_MARKS.items():
+        if mark in function.marks:
+            what = getattr(function.raw_f, "__name__", "this")
+            raise InvalidError(
+                f"@modal.{name}() marks a method of a class that is decorated with @app.cls(), but {what} is decorated "
+                "with @app.function(): remove one of the two."
+            )
 
 
 def vars_of(cls: type) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -127,3 +128,33 @@ def test_the_class_of_an_app_that_was_deployed_from_here_can_be_called_at_once(r
     cls = app.registered_classes["Model"]
     assert cls(size=2).tell.remote() == ("here", "x", 2, "")
     until(lambda: cls(size=2).tell.get_current_stats().backlog == 0, "the call to be counted")
+
+
+def test_containers_of_an_old_version_run_their_exit_hooks(real_server: RealServer, tmp_path: Path) -> None:
+    place = str(tmp_path / "said")
+
+    def version(number: int) -> modal.App:
+        app = modal.App("versions", image=modal.Image.debian_slim(python_version=PYTHON))
+
+        @app.cls(serialized=True)
+        class Model:
+            name: str = modal.parameter(default="x")
+
+            @modal.method()
+            def tell(self) -> int:
+                return number
+
+            @modal.exit()
+            def stop(self) -> None:
+                with open(place, "a") as file:
+                    file.write(f"{number} {self.name}\n")
+
+        modal.runner.deploy_app(app)
+        return app
+
+    version(1)
+    cls = modal.Cls.from_name("versions", "Model")
+    assert (cls().tell.remote(), cls(name="y").tell.remote()) == (1, 1)
+    version(2)
+    assert (cls().tell.remote(), cls(name="y").tell.remote()) == (2, 2)
+    until(lambda: Path(place).exists() and sorted(Path(place).read_text().splitlines()) == ["1 x", "1 y"], "both hooks")

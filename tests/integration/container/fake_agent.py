@@ -18,7 +18,7 @@ from typing import Any
 from modal._serialization import deserialize, deserialize_failure, serialize
 from modal._wire import codec, frames
 from modal._wire.messages.call import Status
-from modal._wire.messages.function import Concurrency, Source, SourceKind
+from modal._wire.messages.function import ClassSpec, Concurrency, Source, SourceKind
 from modal._wire.messages.runner import (
     RUNNER_MESSAGES,
     CancelInputs,
@@ -105,7 +105,7 @@ class Agent:
         header, body = frames.unpack(self._frames.pop(0))
         return codec.decode(RUNNER_MESSAGES[header["t"]], header), bytes(body)
 
-    def start(
+    def send_start(
         self,
         qualname: str,
         *,
@@ -119,8 +119,10 @@ class Agent:
         python: str = "",
         module: str = "app",
         local_modules: tuple[str, ...] = (),
-    ) -> tuple[Any, bytes]:
-        """Send Start and return the answer."""
+        cls: ClassSpec | None = None,
+        parameters: bytes = b"",
+    ) -> None:
+        """Tell it what to run."""
         source = Source(
             kind=kind,
             module=module,
@@ -144,9 +146,15 @@ class Agent:
                 credit=32,
                 objects={"other": "fu-2"},
                 app_name="shop",
+                cls=cls,
+                parameters_size=len(parameters),
             ),
-            body,
+            body + parameters,
         )
+
+    def start(self, qualname: str, **options: Any) -> tuple[Any, bytes]:
+        """Send Start, with the arguments of `send_start`, and return the answer."""
+        self.send_start(qualname, **options)
         return self.receive()
 
     def ready(self, qualname: str, **options: Any) -> Agent:
@@ -155,10 +163,10 @@ class Agent:
         assert type(answer).__name__ == "Ready", (answer, body and deserialize_failure(body))
         return self
 
-    def push(self, *calls: tuple[str, tuple[Any, ...]]) -> None:
+    def push(self, *calls: tuple[str, tuple[Any, ...]], method: str = "") -> None:
         """Send inputs, each an id and its arguments."""
         payloads = [serialize((args, {})) for _, args in calls]
-        inputs = [RunInput(name, f"fc-{name}", len(data)) for (name, _), data in zip(calls, payloads)]
+        inputs = [RunInput(name, f"fc-{name}", len(data), method=method) for (name, _), data in zip(calls, payloads)]
         self.send(RunInputs(inputs), b"".join(payloads))
 
     def output(self, name: str) -> tuple[RunOutput, Any]:
@@ -170,9 +178,9 @@ class Agent:
             return record, None
         return record, (deserialize if record.status is Status.SUCCESS else deserialize_failure)(payload)
 
-    def call(self, *args: Any, name: str = "") -> tuple[RunOutput, Any]:
+    def call(self, *args: Any, name: str = "", method: str = "") -> tuple[RunOutput, Any]:
         name = name or f"in-{len(self.outputs)}"
-        self.push((name, args))
+        self.push((name, args), method=method)
         return self.output(name)
 
     def pump(self) -> None:

@@ -6,10 +6,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from real_server import RealServer, until
+from real_server import PYTHON, RealServer, until
 
 import modal
-from conftest import PYTHON
 from modal.exception import InvalidError, NotFoundError
 
 

@@ -42,7 +42,7 @@ async def deploy(
         environment = current_environment(environment_name)
         created, _ = await rpc.unary(APP_CREATE, AppCreate(name, environment, AppState.DEPLOYED, name))
         try:
-            handles = await _running.load(app, rpc, created.app_id, environment)
+            handles = await _running.load(app, rpc, created.app_id)
             ids = {name: handle.function_id for name, handle in handles.items()}
             publish = AppPublish(created.app_id, ids, AppState.DEPLOYED, tag or "", client_version())
             published, _ = await rpc.unary(APP_PUBLISH, publish)

@@ -80,7 +80,7 @@ async def running(app: App, client: Optional[Client], options: RunOptions) -> As
         watch = _Watch(rpc, created.app_id, options.interactive)
         reason, patience = AppStopReason.FAILED, _STOP_TIMEOUT
         try:
-            await _start(app, client, rpc, state, environment)
+            await _start(app, client, rpc, state)
             watch.start()
             output().app_started(created.app_id, description)
             yield
@@ -114,10 +114,10 @@ def _default_description() -> str:
     return Path(main).name if main else "interactive session"
 
 
-async def _start(app: App, client: Client, rpc: RpcClient, state: AppState, environment: str) -> None:
+async def _start(app: App, client: Client, rpc: RpcClient, state: AppState) -> None:
     """Load and publish the app's functions, so that they can be called."""
     assert app._app_id is not None
-    handles = await load(app, rpc, app._app_id, environment)
+    handles = await load(app, rpc, app._app_id)
     ids = {tag: handle.function_id for tag, handle in handles.items()}
     await rpc.unary(APP_PUBLISH, AppPublish(app._app_id, ids, state))
     functions = app._loadable()
@@ -127,9 +127,9 @@ async def _start(app: App, client: Client, rpc: RpcClient, state: AppState, envi
         function._attach(rpc, handle.function_id, handle.web_url)
 
 
-async def load(app: App, rpc: RpcClient, app_id: str, environment: str) -> dict[str, FunctionHandle]:
+async def load(app: App, rpc: RpcClient, app_id: str) -> dict[str, FunctionHandle]:
     """Create the app's objects at the server, by tag."""
-    resolver = Resolver(rpc, app_id, environment)
+    resolver = Resolver(rpc, app_id)
     try:
         return await load_functions(app, resolver)
     finally:

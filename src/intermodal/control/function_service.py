@@ -88,18 +88,22 @@ class FunctionService:
     async def restore(self, record: FunctionRecord) -> None:
         """Bring back a function after a restart. Raises `NotFoundError` when its image or mounts are gone."""
         spec = decode(FunctionSpec, record.spec)
-        revision = await self.load(record.revision_id or record.function_id, spec, record.body)
+        # A secret that is gone fails its containers, with the reason; it may come back.
+        revision = await self._join(record.revision_id or record.function_id, spec, record.body)
         self._functions.add(Function(record.function_id, record.app_id, revision))
 
     async def load(self, revision_id: str, spec: FunctionSpec, body: bytes) -> Revision:
         """Join a spec with its image and files. Raises `NotFoundError` when those or its secrets are gone."""
+        self._secrets.merged(spec.secret_ids)
+        return await self._join(revision_id, spec, body)
+
+    async def _join(self, revision_id: str, spec: FunctionSpec, body: bytes) -> Revision:
         image = await self._images.built(spec.image_id)
         if not image.python:
             raise InvalidError(
                 f"The image of function {spec.name!r} has no Python on its PATH, so functions cannot run in it. "
                 "Use a Python base image, or add one with add_python."
             )
-        self._secrets.merged(spec.secret_ids)
         files = merge_files([await self._mounts.files(mount_id) for mount_id in spec.mount_ids])
         return Revision(revision_id, spec, body, image, files)
 

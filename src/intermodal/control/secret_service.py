@@ -140,11 +140,15 @@ class SecretService:
 
     async def lookup(self, ctx: Context, request: SecretLookup, body: bytes) -> SecretRef:
         """Code in a container may ask, too: it gets to know the id, and that the variables are there."""
-        environment = self._apps.environments.meant_by(ctx, request.environment)
+        check_name("a secret", request.name)
+        if request.app_id and not request.environment and ctx.principal.kind != "container":
+            environment = self._apps.get(request.app_id).environment
+        else:
+            environment = self._apps.environments.meant_by(ctx, request.environment)
         secret = self._named.get((environment.environment_id, request.name))
         if secret is None:
             raise NotFoundError(
-                f"There is no secret {request.name[:100]!r} in the environment {environment.name!r}. Create it with: "
+                f"There is no secret {request.name!r} in the environment {environment.name!r}. Create it with: "
                 f"{_command(request.name, environment)}"
             )
         missing = [key[:100] for key in request.required_keys if key not in _opened(secret)]
@@ -284,4 +288,4 @@ def _opened(secret: Secret) -> dict[str, str]:
 
 def _command(name: str, environment: Environment) -> str:
     env = "" if environment.is_default else f" --env {environment.name}"
-    return f"modal secret create {name[:100]} KEY=VALUE{env}"
+    return f"modal secret create {name} KEY=VALUE{env}"

@@ -20,13 +20,11 @@ class Resolver:
     Args:
         client: the connection.
         app_id: the app that anonymous objects belong to; "" when there is none.
-        environment: where names are looked up that say no environment; "" for the default.
     """
 
-    def __init__(self, client: RpcClient, app_id: str = "", environment: str = "") -> None:
+    def __init__(self, client: RpcClient, app_id: str = "") -> None:
         self.client = client
         self.app_id = app_id
-        self.environment = environment
         # By identity: equal descriptions may still be two objects. The object is kept so that its id() stays taken.
         self._loading: dict[int, tuple[Object, asyncio.Task[str]]] = {}
 

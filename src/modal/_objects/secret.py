@@ -124,18 +124,21 @@ class Secret(Object):
 
     async def _hydrate(self, client: Optional[Client]) -> None:
         if self._named is None:
-            await super()._hydrate(client)
-        self._object_id = await self._find(await (client or default_client())._rpc(), "")
-
-    async def _find(self, rpc: RpcClient, inherited: str) -> str:
-        assert self._named is not None
-        environment = self._named.environment or inherited or current_environment()
-        reply, _ = await rpc.unary(SECRET_LOOKUP, replace(self._named, environment=environment))
-        return reply.secret_id
+            return await super()._hydrate(client)
+        environment = current_environment(self._named.environment)
+        lookup = replace(self._named, environment=environment)
+        self._object_id = await _find(lookup, await (client or default_client())._rpc())
 
     async def _load(self, resolver: Resolver) -> str:
         if self._named is not None:
-            return await self._find(resolver.client, resolver.environment)
+            environment = self._named.environment or ("" if resolver.app_id else current_environment())
+            lookup = replace(self._named, environment=environment, app_id=resolver.app_id)
+            return await _find(lookup, resolver.client)
         request = SecretCreate(resolver.app_id, self._env)
         reply, _ = await resolver.client.unary(SECRET_CREATE, request)
         return str(reply.secret_id)
+
+
+async def _find(lookup: SecretLookup, rpc: RpcClient) -> str:
+    reply, _ = await rpc.unary(SECRET_LOOKUP, lookup)
+    return reply.secret_id

@@ -54,6 +54,8 @@ def find_dotenv(start: Union[str, os.PathLike[str], None], filename: str) -> Pat
         NotFoundError: if there is none.
     """
     place = Path.cwd() if start is None else Path(start).expanduser().absolute()
+    if not place.exists():
+        raise NotFoundError(f"There is no file or directory {str(place)!r} to look for {filename!r} from.")
     if place.is_file() and place.name == filename:
         return place
     directory = place.parent if place.is_file() else place
@@ -97,7 +99,10 @@ def _value(match: re.Match[str], known: Mapping[str, str]) -> str:
     if match["double"] is not None:
         value = re.sub(r"\\(.)", lambda found: _ESCAPES.get(found[1], found[1]), match["double"], flags=re.DOTALL)
     else:
-        value = re.sub(r"(?:^|\s+)#.*", "", match["bare"] or "").strip()
+        bare = match["bare"] or ""
+        # `COLOUR=#fff` is a value; a comment has a blank before it.
+        is_comment = bare.startswith("#") and match.string[match.start("bare") - 1] != "="
+        value = "" if is_comment else re.sub(r"\s+#.*", "", bare).strip()
 
     def look_up(reference: re.Match[str]) -> str:
         name = reference["name"]

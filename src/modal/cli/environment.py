@@ -21,6 +21,8 @@ from .lazy import LazyGroup
 from .request import ask
 from .tables import print_table
 
+DEFAULT = "main"  #: the environment that exists always
+
 
 @click.group("environment", cls=LazyGroup)
 def environment_group() -> None:
@@ -64,6 +66,7 @@ def delete(name: str, is_confirmed: bool) -> None:
     )
     ask(ENVIRONMENT_DELETE, EnvironmentRef(name))
     click.echo(f"Deleted the environment `{name}`.")
+    _warn_if_configured(name, DEFAULT)
 
 
 @environment_group.command("update")
@@ -76,11 +79,13 @@ def update(current_name: str, set_name: Optional[str], set_web_suffix: Optional[
         raise click.UsageError("Give --set-name or --set-web-suffix.")
     updated = ask(ENVIRONMENT_UPDATE, EnvironmentUpdate(current_name, set_name, set_web_suffix))
     click.echo(f"The environment is now `{updated.name}`, with the web suffix `{updated.web_suffix}`.")
-    _warn_if_renamed(current_name, updated.name)
+    if updated.name != current_name:
+        _warn_if_configured(current_name, updated.name)
 
 
-def _warn_if_renamed(before: str, now: str) -> None:
+def _warn_if_configured(before: str, now: str) -> None:
+    """Say so when what is configured is called otherwise now, or is gone."""
     from ..config import config
 
-    if before != now and config.get("environment") == before:
+    if config.get("environment") == before:
         click.echo(f"Your configuration still names `{before}`: run `modal config set-environment {now}`.", err=True)

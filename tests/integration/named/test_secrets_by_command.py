@@ -215,6 +215,69 @@ def test_variables_that_matter_as_a_process_starts_are_there_then(server: NamedS
     assert succeeded(server.modal("run", app)) == first
 
 
+CALL = """
+    import sys
+    import modal
+    try:
+        print(modal.Function.from_name("uses", "use", environment_name=sys.argv[1]).remote())
+    except modal.exception.Error as error:
+        print(type(error).__name__, error)
+"""
+USES = """
+    import os
+    import modal
+    app = modal.App("uses")
+    vaulted = modal.Secret.from_name("far", environment_name="safe")
+    own = modal.Secret.from_name("own", required_keys=["OWN"])
+
+    @app.function(secrets=[vaulted, own])
+    def use():
+        return os.environ["A"], os.environ["OWN"]
+
+    @app.cls()
+    class Model:
+        @modal.method()
+        def own(self):
+            return os.environ["OWN"]
+
+    @app.local_entrypoint()
+    def main():
+        print(Model.with_options(secrets=[own])().own.remote())
+"""
+
+
+def test_deployed_functions_follow_their_secrets(server: NamedServer) -> None:
+    uses, call = server.program(USES, "uses.py"), server.program(CALL, "call.py")
+
+    def called() -> str:
+        done = subprocess.run(
+            [sys.executable, call, "staging"], env=server.environ, capture_output=True, text=True, timeout=120
+        )
+        return succeeded(done)
+
+    for name in ("safe", "staging"):
+        succeeded(server.modal("environment", "create", name))
+    succeeded(server.modal("secret", "create", "far", "A=1", "--env", "safe"))
+    failed(server.modal("deploy", "-e", "staging", uses), "no secret 'own' in the environment 'staging'")
+    succeeded(server.modal("secret", "create", "own", "OWN=1", "--env", "staging"))
+    succeeded(server.modal("deploy", "-e", "staging", uses))
+    assert called() == "('1', '1')\n"
+    assert succeeded(server.modal("run", "-e", "staging", uses)) == "1\n"
+    succeeded(server.modal("environment", "update", "safe", "--set-name", "safer"))
+    succeeded(server.modal("secret", "create", "far", "A=2", "--env", "safer", "--force"))
+    succeeded(server.intermodal("down"))
+    succeeded(server.intermodal("up"))
+    assert called() == "('2', '1')\n"
+    succeeded(server.modal("environment", "delete", "safer", "--confirm"))
+    for _ in range(2):
+        succeeded(server.intermodal("down"))
+        succeeded(server.intermodal("up"))
+        said = called()
+        assert said.startswith("NotFoundError")
+        assert "There is no secret" in said
+    succeeded(server.modal("environment", "delete", "staging", "--confirm"))
+
+
 def test_keys_are_rotated_with_the_server_and_without_it(server: NamedServer) -> None:
     succeeded(server.modal("secret", "create", "shown", "A=rotated", "--force"))
     app = server.program(SHOW)

@@ -53,6 +53,8 @@ def test_a_dotenv_file_is_found_in_a_directory_above(tmp_path: Path, monkeypatch
     assert Secret.from_dotenv()._env == {"A": "1"}
     (deep / ".env-dev").write_text("B=2\n")
     assert Secret.from_dotenv(str(script), filename=".env-dev")._env == {"B": "2"}
+    with pytest.raises(NotFoundError, match=r"to look for '\.env' from"):
+        Secret.from_dotenv(deep / "no-such-place")
     with pytest.raises(NotFoundError, match="no-such-file"):
         Secret.from_dotenv(filename="no-such-file")
 
@@ -73,6 +75,15 @@ def test_a_dotenv_file_is_found_in_a_directory_above(tmp_path: Path, monkeypatch
         ('A="x" # comment\nB=1', {"A": "x", "B": "1"}),
         ("\ufeffA=1", {"A": "1"}),
         ("A=a=b", {"A": "a=b"}),
+        (
+            "COLOUR=#fff\nA= # note\nB=x # note\nC=x#y # z\nD=#a #b",
+            {"COLOUR": "#fff", "A": "", "B": "x", "C": "x#y", "D": "#a"},
+        ),
+        ("A=\"\"\nB=''\nC=' x '", {"A": "", "B": "", "C": " x "}),
+        ("A=\\n ${\nB=$HOME", {"A": "\\n ${", "B": "$HOME"}),
+        ("A=1\nA=2\nB=${A}", {"A": "2", "B": "2"}),
+        ('export  A = "1" \r\n\texport B=2\r\n', {"A": "1", "B": "2"}),
+        ('A=grüße 🎉\nB="\t"', {"A": "grüße 🎉", "B": "\t"}),
         ("", {}),
     ],
 )
@@ -82,7 +93,9 @@ def test_dotenv_lines_are_understood(tmp_path: Path, text: str, expected: dict[s
     assert read_dotenv(path) == expected
 
 
-@pytest.mark.parametrize(("text", "line"), [("A=1\nnot a line\n", 2), ('A="x" y', 1), ("=x", 1), ("A='open", 1)])
+@pytest.mark.parametrize(
+    ("text", "line"), [("A=1\nnot a line\n", 2), ("A='it''s'", 1), ('A="x" y', 1), ("=x", 1), ("A='open", 1)]
+)
 def test_a_line_that_is_none_is_an_error_that_names_it(tmp_path: Path, text: str, line: int) -> None:
     path = tmp_path / ".env"
     path.write_text(text)

@@ -29,8 +29,9 @@ class SecretPut:
 @dataclass(frozen=True)
 class SecretLookup:
     name: str
-    environment: str  #: "": the default one, or a container's own
+    environment: str  #: "": that of `app_id`, else the default one; for a container always its own
     required_keys: list[str] = field(default_factory=list)  #: variables that it must have
+    app_id: str = ""  #: what will use it
 
 
 @dataclass(frozen=True)

@@ -10,6 +10,7 @@ from intermodal.store.interface import LogChunk, Store
 from modal._wire.messages.app import LogEntry, LogStream
 
 RECENT = 20_000  # entries kept in memory per app; older ones are read from the store
+_NEVER_STORED = 1_000_000  # numbers left out after a restart
 _STORE_EVERY = 0.05  # seconds over which entries are gathered into one write
 
 
@@ -20,17 +21,19 @@ class AppLog:
         app_id: whose output it is.
         store: where entries are kept.
         notify: called after entries were added.
-        last_seq: the number of the last entry that is in the store already.
+        last_stored: the number of the last entry that an earlier server stored; None: there was none.
     """
 
-    def __init__(self, app_id: str, store: Store, notify: Callable[[], None], last_seq: int = 0) -> None:
+    def __init__(self, app_id: str, store: Store, notify: Callable[[], None], last_stored: int | None = None) -> None:
         self._app_id = app_id
         self._store = store
         self._notify = notify
         self._recent: deque[LogEntry] = deque(maxlen=RECENT)
         self._unstored: list[LogEntry] = []
         self._timer: asyncio.TimerHandle | None = None
-        self.last_seq = last_seq
+        # A server that died had shown entries which it had not stored yet: their numbers are not given again.
+        self.last_seq = 0 if last_stored is None else last_stored + _NEVER_STORED
+        self._first = self.last_seq + 1
 
     def append(
         self, at: float, stream: LogStream, text: str, function_id: str = "", container_id: str = "", input_id: str = ""
@@ -59,6 +62,9 @@ class AppLog:
         oldest = self._recent[0].seq if self._recent else self.last_seq + 1
         if after + 1 < oldest:
             self.flush()
-            return await self._store.logs(self._app_id, after, limit)
-        start = after + 1 - oldest
+            entries = await self._store.logs(self._app_id, after, limit)
+            oldest = self._recent[0].seq if self._recent else self.last_seq + 1
+            if entries or oldest > self._first:
+                return entries
+        start = max(0, after + 1 - oldest)
         return [self._recent[index] for index in range(start, min(start + limit, len(self._recent)))]

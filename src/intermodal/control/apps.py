@@ -106,11 +106,11 @@ class Apps:
         #: Called when an app begins to stop.
         self.on_stop: Callable[[App], None] = lambda app: None
 
-    def add(self, record: AppRecord, last_seq: int = 0) -> App:
+    def add(self, record: AppRecord, last_stored: int | None = None) -> App:
         """Raises `NotFoundError` when its environment is gone."""
         machine = app_machine(record.app_id, AppState(record.state))
         environment = self.environments.get(record.environment_id)
-        app = App(record, environment, AppLog(record.app_id, self._store, lambda: app.wake(), last_seq), machine)
+        app = App(record, environment, AppLog(record.app_id, self._store, lambda: app.wake(), last_stored), machine)
         self._apps[record.app_id] = app
         return app
 

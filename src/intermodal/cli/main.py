@@ -143,9 +143,14 @@ def doctor(as_json: bool, **given: Any) -> int:
     return int(failed)
 
 
+_PROFILE = click.option(
+    "--profile", metavar="NAME", help="Ask the server of this profile of the client, whose token must be an admin's."
+)
+
+
 @intermodal_cli.group()
 def token() -> None:
-    """Say who may use this server over the network."""
+    """Say who may use a server over the network."""
 
 
 @token.command("create")
@@ -159,34 +164,37 @@ def token() -> None:
 )
 @click.option("--expires", metavar="DURATION", help="When it ends, as in 90d, 12h or 30m; never by default.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON for programs.")
+@_PROFILE
 @_takes(_DATA_DIR)
-def create_token(name: str, role: str, expires: str | None, as_json: bool, **given: Any) -> None:
+def create_token(name: str, role: str, expires: str | None, as_json: bool, profile: str | None, **given: Any) -> None:
     """Make a token for NAME (a person or a program) and print it, once."""
-    from intermodal.cli.token import create
+    from intermodal.cli.token import TokenAdmin, create
     from modal._wire.messages.token import Role
 
-    create(Settings.load(**given), name, Role(role), expires, as_json)
+    create(TokenAdmin(Settings.load(**given), profile), name, Role(role), expires, as_json)
 
 
 @token.command("list")
 @click.option("--all", "everything", is_flag=True, help="Also those that are revoked or expired.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON for programs.")
+@_PROFILE
 @_takes(_DATA_DIR)
-def list_tokens(everything: bool, as_json: bool, **given: Any) -> None:
+def list_tokens(everything: bool, as_json: bool, profile: str | None, **given: Any) -> None:
     """List the tokens. Their secrets are not known to the server."""
-    from intermodal.cli.token import show
+    from intermodal.cli.token import TokenAdmin, show
 
-    show(Settings.load(**given), everything, as_json)
+    show(TokenAdmin(Settings.load(**given), profile), everything, as_json)
 
 
 @token.command("revoke")
 @click.argument("token")
+@_PROFILE
 @_takes(_DATA_DIR)
-def revoke_token(token: str, **given: Any) -> None:
+def revoke_token(token: str, profile: str | None, **given: Any) -> None:
     """Revoke TOKEN, given by id or name: it is not accepted any more, and its connections are closed."""
-    from intermodal.cli.token import revoke
+    from intermodal.cli.token import TokenAdmin, revoke
 
-    revoke(Settings.load(**given), token)
+    revoke(TokenAdmin(Settings.load(**given), profile), token)
 
 
 @intermodal_cli.group()

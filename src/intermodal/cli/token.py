@@ -1,4 +1,4 @@
-"""`intermodal token`: who may use this server over the network. Asks the server on the data directory."""
+"""`intermodal token`: who may use a server over the network. Asks the one on the data directory, or a remote one."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import random
 import re
 import time
 from collections.abc import Sequence
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import click
 
@@ -27,6 +27,7 @@ from modal._wire.messages.token import (
     TokenRef,
 )
 from modal.cli.tables import print_table
+from modal.config import config
 from modal.exception import ConnectionError, InvalidError, NotFoundError
 
 ANSWER_TIMEOUT = 10.0  #: seconds a server has to answer
@@ -36,10 +37,50 @@ Request = TypeVar("Request")
 Response = TypeVar("Response")
 
 
-def create(settings: Settings, name: str, role: Role, expires: str | None, as_json: bool) -> None:
+class TokenAdmin:
+    """Asks a server about its tokens.
+
+    Args:
+        settings: name the data directory of the server on this machine.
+        profile: of the client's configuration, whose server and token are used instead; it takes the role admin.
+    """
+
+    def __init__(self, settings: Settings, profile: str | None = None) -> None:
+        self._settings = settings
+        self._profile = profile
+
+    def ask(self, method: Method[Request, Response], request: Request) -> Response:
+        """Raises:
+        InvalidError: the profile has no server and token.
+        ConnectionError: the server does not answer.
+        AuthError: the token of the profile does not allow it.
+        """
+        session = new_id("se", random.SystemRandom())
+        if self._profile is not None:
+            target, token = _server_and_token(self._profile)
+            client = RpcClient(target, session=session, token=token, reconnect_timeout=0)
+            return asyncio.run(_unary(client, method, request))
+        client = RpcClient(f"unix://{self._settings.socket}", session=session, connect_timeout=0, reconnect_timeout=0)
+        try:
+            return asyncio.run(_unary(client, method, request))
+        except ConnectionError as error:
+            raise ConnectionError(
+                f"No server answers on {self._settings.data_dir}. Start it with `intermodal up`, or name its data "
+                "directory with --data-dir, or with --profile a server elsewhere."
+            ) from error
+
+
+def _server_and_token(profile: str) -> tuple[str, dict[str, str]]:
+    server, token_id, secret = (config.get(key, profile=profile) for key in ("server_url", "token_id", "token_secret"))
+    if not (server and token_id and secret):
+        raise InvalidError(f"The profile {profile!r} has no server_url with a token; `modal token set` stores them.")
+    return server, {"id": token_id, "secret": secret}
+
+
+def create(admin: TokenAdmin, name: str, role: Role, expires: str | None, as_json: bool) -> None:
     """Make a token and print it, once."""
     lifetime = None if expires is None else seconds_of(expires)
-    made = _ask(settings, TOKEN_CREATE, TokenCreate(name, role, lifetime, "intermodal token"))
+    made = admin.ask(TOKEN_CREATE, TokenCreate(name, role, lifetime, "intermodal token"))
     if as_json:
         click.echo(json.dumps({"token_id": made.token_id, "token_secret": made.token_secret}, indent=2))
         return
@@ -47,10 +88,10 @@ def create(settings: Settings, name: str, role: Role, expires: str | None, as_js
     click.echo(f"  modal token set --token-id {made.token_id} --token-secret {made.token_secret}")
 
 
-def show(settings: Settings, everything: bool, as_json: bool) -> None:
+def show(admin: TokenAdmin, everything: bool, as_json: bool) -> None:
     """Print the tokens; those that are revoked or expired only when asked for `everything`."""
     now = time.time()
-    tokens = _ask(settings, TOKEN_LIST, Empty()).tokens
+    tokens = admin.ask(TOKEN_LIST, Empty()).tokens
     chosen = [token for token in tokens if everything or state_of(token, now) == "valid"]
     if as_json:
         click.echo(json.dumps([{**encode(token), "state": state_of(token, now)} for token in chosen], indent=2))
@@ -59,10 +100,10 @@ def show(settings: Settings, everything: bool, as_json: bool) -> None:
     print_table(columns, [_row(token, now) for token in chosen], as_json=False)
 
 
-def revoke(settings: Settings, token: str) -> None:
+def revoke(admin: TokenAdmin, token: str) -> None:
     """Revoke the token with this id or name."""
-    found = find(_ask(settings, TOKEN_LIST, Empty()).tokens, token, time.time())
-    done = _ask(settings, TOKEN_REVOKE, TokenRef(found.token_id))
+    found = find(admin.ask(TOKEN_LIST, Empty()).tokens, token, time.time())
+    done = admin.ask(TOKEN_REVOKE, TokenRef(found.token_id))
     click.echo(f"Revoked the token {done.token_id} ({done.name}); its connections are closed.")
 
 
@@ -118,23 +159,10 @@ def _date(at: float | None, otherwise: str) -> str:
     return otherwise if at is None else time.strftime("%Y-%m-%d %H:%M", time.localtime(at))
 
 
-def _ask(settings: Settings, method: Method[Request, Response], request: Request) -> Response:
-    async def ask() -> Response:
-        client: Any = RpcClient(
-            f"unix://{settings.socket}",
-            session=new_id("se", random.SystemRandom()),
-            connect_timeout=0,
-            reconnect_timeout=0,
-        )
-        try:
-            response, _ = await client.unary(method, request, timeout=ANSWER_TIMEOUT)
-            return response  # type: ignore[no-any-return]
-        except ConnectionError as error:
-            raise ConnectionError(
-                f"No server answers on {settings.data_dir}. Start it with `intermodal up`, or name its data directory "
-                "with --data-dir."
-            ) from error
-        finally:
-            await client.close()
-
-    return asyncio.run(ask())
+async def _unary(client: RpcClient, method: Method[Request, Response], request: Request) -> Response:
+    try:
+        await client.open()
+        response, _ = await client.unary(method, request, timeout=ANSWER_TIMEOUT)
+        return response
+    finally:
+        await client.close()

@@ -207,6 +207,21 @@ def test_a_remote_server_makes_tokens_for_its_admins_and_tells_others_whom_to_as
     assert [token["created_by"] for token in machine.tokens()][-1] == "boss"
 
 
+def test_an_admin_manages_tokens_from_elsewhere(machine: Machine) -> None:
+    for name, role in (("boss", "admin"), ("ann", "member")):
+        token = machine.token(name, "--role", role)
+        chosen = ["--token-id", token["token_id"], "--token-secret", token["token_secret"], "--profile", name]
+        assert machine.modal("token", "set", *chosen, "--server-url", machine.url()).returncode == 0
+    made = machine.intermodal("token", "create", "ci", "--profile", "boss")
+    assert made.returncode == 0, made.stderr
+    assert [token["created_by"] for token in machine.tokens("--profile", "boss")] == ["local user"] * 2 + ["boss"]
+    assert machine.intermodal("token", "revoke", "ci", "--profile", "boss").returncode == 0
+    refused = machine.intermodal("token", "list", "--profile", "ann")
+    assert (refused.returncode, "takes the role admin" in refused.stderr) == (1, True)
+    unknown = machine.intermodal("token", "list", "--profile", "nobody")
+    assert (unknown.returncode, "has no server_url with a token" in unknown.stderr) == (1, True)
+
+
 def test_at_a_terminal_the_token_is_asked_for_and_its_secret_is_not_shown(machine: Machine) -> None:
     token = machine.token("ann")
     process, terminal = pty.fork()

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Iterable, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Callable, Generic, Optional
 
 from .. import _event_loop
 from .._runtime_context import container_context, current_input_id
 from .._sync import blocking, generator_in_caller, in_caller, on_loop
-from .._type_vars import OriginalReturnType, P, ReturnType
+from .._type_vars import OriginalReturnType, P, ReturnType, T
 from ..exception import InvalidError, NotFoundError
 from .function_call import FunctionCall
 from .function_options import FunctionOptions
@@ -206,9 +206,26 @@ class Function(Object, Generic[P, ReturnType, OriginalReturnType]):
         """Whether it has to be looked up before anything is known of it."""
         return self._reference is not None and self._object_id is None
 
-    async def _known(self) -> None:
-        if self._is_unknown:
-            await on_loop(self._bind())
+    async def _known(self, anew: bool = False) -> None:
+        """Look it up if it has to be; `anew`: also when that was done before."""
+        if self._reference is not None and (anew or self._object_id is None):
+            await on_loop(self._look_up(self._reference, None))
+
+    async def _following(self, request: Callable[[bytes, str], Awaitable[T]], payload: bytes, parent: str) -> T:
+        """Make a request; once more if the names mean another function by now: its app was stopped and made again."""
+        if self._reference is None:
+            return await request(payload, parent)
+        before = self._object_id
+        try:
+            return await request(payload, parent)
+        except NotFoundError as error:
+            try:
+                _, found = await self._look_up(self._reference, None)
+            except NotFoundError:
+                raise error from None  # which says when it went
+            if found == before:
+                raise
+            return await request(payload, parent)
 
     async def _published(self, app_id: str) -> str:
         """Ask the server: a container that started early may not have been told of every function."""
@@ -268,7 +285,9 @@ class Function(Object, Generic[P, ReturnType, OriginalReturnType]):
         await self._known()
         if self._is_generator:
             raise InvalidError(f"The function {self._tag!r} is a generator: call it with remote_gen().")
-        output, payload = await on_loop(self._run(self._payload(args, kwargs), current_input_id() or ""))
+        output, payload = await on_loop(
+            self._following(self._run, self._payload(args, kwargs), current_input_id() or "")
+        )
         result: ReturnType = result_of(output, payload)
         return result
 
@@ -291,7 +310,7 @@ class Function(Object, Generic[P, ReturnType, OriginalReturnType]):
         """
         from .._calls.generator_session import generator_values
 
-        await self._known()
+        await self._known(anew=True)
         if not self._is_generator:
             raise InvalidError(f"The function {self._tag!r} is no generator: call it with remote().")
         payload = self._payload(args, kwargs)
@@ -322,7 +341,7 @@ class Function(Object, Generic[P, ReturnType, OriginalReturnType]):
             The call, whose `get` waits for the result.
         """
         await self._known()
-        call_id = await on_loop(self._spawn(self._payload(args, kwargs), current_input_id() or ""))
+        call_id = await on_loop(self._following(self._spawn, self._payload(args, kwargs), current_input_id() or ""))
         return FunctionCall._of(call_id, self._client, self._is_generator)
 
     async def _spawn(self, payload: bytes, parent: str) -> str:
@@ -410,7 +429,7 @@ class Function(Object, Generic[P, ReturnType, OriginalReturnType]):
             await outputs.aclose()
 
     async def _check_mappable(self) -> None:
-        await self._known()
+        await self._known(anew=True)
         if self._is_generator:
             raise InvalidError(
                 f"The function {self._tag!r} is a generator: it can be called with remote_gen, not mapped."

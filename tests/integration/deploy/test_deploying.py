@@ -281,6 +281,7 @@ def test_a_stopped_app_is_gone_and_its_name_free(users: Users, image: modal.Imag
     deploy_app(versioned(1, image))
     which = modal.Function.lookup("versioned", "which")
     assert which.remote() == 1
+    before = which.object_id
     assert "Stopped the app versioned" in users.modal("app", "stop", "--name", "versioned")
     with pytest.raises(NotFoundError, match="has stopped"):
         which.remote()
@@ -289,6 +290,9 @@ def test_a_stopped_app_is_gone_and_its_name_free(users: Users, image: modal.Imag
     assert "is deployed or runs" in users.modal("app", "stop", "versioned", fails=1)
     deploy_app(versioned(2, image))
     assert modal.Function.from_name("versioned", "which").remote() == 2
+    for use in (which.remote, lambda: which.spawn().get(), lambda: next(iter(which.map([""])))):
+        which._object_id = before  # as a handle has it that was not used since
+        assert use() == 2
     states = [
         (one["state"], one["version"]) for one in users.listed("app", "list") if one["description"] == "versioned"
     ]

@@ -292,3 +292,35 @@ def test_exit_hooks_run_when_the_program_is_interrupted(platform: Platform, prog
         ended = running.end()
     assert "exit x 1" in ended.out
     assert ended.code == 130
+
+
+def test_build_methods_of_a_serialized_class_run_too(platform: Platform, program: Program) -> None:
+    path = program(
+        """
+        import modal
+        app = modal.App("built-serialized")
+        word = "sword"
+
+        def make():
+            @app.cls(serialized=True, image=modal.Image.debian_slim(python_version="3.11"))
+            class Model:
+                @modal.build(force=True)
+                def download(self):
+                    with open("/weights", "w") as file:
+                        file.write(word)
+
+                @modal.method()
+                def read(self):
+                    return open("/weights").read()
+            return Model
+
+        Model = make()
+
+        @app.local_entrypoint()
+        def main():
+            print(Model().read.remote())
+        """
+    )
+    assert platform.modal("run", path).succeeded().out == "sword\n"
+    ran = platform.modal("run", path).succeeded()
+    assert "build Model.download" in ran.err  # forced

@@ -470,6 +470,10 @@ class Fleet:
             return
         container.said_why = True
         self._note_failure(container, error, payload)
+        if not container.function.open_inputs:  # nobody else is told: it was to be kept warm
+            text = f"A container of {container.function.title} could not start: {error.message}\n"
+            function_id = container.function.function_id
+            container.app.log.append(self._now(), LogStream.SYSTEM, text, function_id, container_id)
         # User code that cannot be loaded fails the same way each time.
         self.dispatch(events.StartFailed(container_id, error.message, final=True))
 

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from .._local_files import LocalFile
 from .._serialization import serialize_function
 from .._wire.messages.image import BuildMethods, ImageLayer, ImageSpec, LayerKind
+from ..config import config
 from .image_build import build
 from .partial_function import Mark, PartialFunction
 from .user_class import build_hooks
@@ -68,7 +69,7 @@ async def build_methods(
     forced = any(hook.marks[Mark.BUILD]["force"] for hook in hooks.values())
     base = ImageLayer(LayerKind.EXISTING, image_id=image_id)
     step = ImageLayer(LayerKind.BUILD_METHODS, build=request, secret_ids=list(secret_ids), force_build=forced)
-    info = await build(client, ImageSpec([base, step]))
+    info = await build(client, ImageSpec([base, step], bool(config.get("force_build"))))
     return info.image_id
 
 

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
 import time
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Iterator
 from typing import TYPE_CHECKING, Any, Callable, Optional, TypeVar
 
 from .._runtime_context import container_context
@@ -84,7 +85,7 @@ class Instance:
                 state["_modal_own"] = own
             return state["_modal_own"]
 
-    def _modal_pending_hooks(self) -> list[Callable[..., Any]]:
+    def _modal_take_hooks(self) -> list[Callable[..., Any]]:
         """The enter hooks, to be run before the first local call; none after that."""
         state = self.__dict__
         with state["_modal_lock"]:
@@ -93,6 +94,15 @@ class Instance:
             own = self._modal_local()
             state["_modal_entered"] = True
             return [hook.__get__(own, type(own)) for hook in user_class.enter_hooks(type(own)).values()]
+
+    @contextlib.contextmanager
+    def _modal_entering(self) -> Iterator[None]:
+        """While the hooks run: should one fail, they run again before the next call."""
+        try:
+            yield
+        except BaseException:
+            self.__dict__["_modal_entered"] = False
+            raise
 
     def __getattr__(self, name: str) -> Any:
         cls: Cls = self._modal_cls
@@ -171,21 +181,19 @@ class MethodFunction(Function[Any, Any, Any]):
 
     def local(self, *args: Any, **kwargs: Any) -> Any:
         """Call the method in this process, on an instance made here. The enter hooks run before the first call."""
-        own = self._instance._modal_local()
-        method = self.get_raw_f().__get__(own, type(own))
-        waiting = [
-            result for hook in self._instance._modal_pending_hooks() if hasattr(type(result := hook()), "__await__")
-        ]
-        if not waiting:
-            return method(*args, **kwargs)
         from .._container.task import is_async
 
-        if is_async(method):
-            if self._is_generator:
-                return _entered_values(waiting, method, args, kwargs)
-            return _entered(waiting, method, args, kwargs)
-        for one in waiting:
-            _run_to_end(one)
+        own = self._instance._modal_local()
+        method = self.get_raw_f().__get__(own, type(own))
+        hooks = self._instance._modal_take_hooks()
+        if is_async(method) and any(map(is_async, hooks)):
+            run = _entered_values if self._is_generator else _entered
+            return run(self._instance, hooks, method, args, kwargs)
+        with self._instance._modal_entering():
+            for hook in hooks:
+                result = hook()
+                if hasattr(type(result), "__await__"):
+                    _run_to_end(result)
         return method(*args, **kwargs)
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
@@ -233,15 +241,21 @@ def _link(own: Any, instance: Instance) -> None:
         state[LINK] = instance
 
 
-async def _entered(waiting: list[Any], method: Callable[..., Any], args: Any, kwargs: Any) -> Any:
-    for one in waiting:
-        await one
+async def _enter(instance: Instance, hooks: list[Callable[..., Any]]) -> None:
+    with instance._modal_entering():
+        for hook in hooks:
+            result = hook()
+            if hasattr(type(result), "__await__"):
+                await result
+
+
+async def _entered(instance: Instance, hooks: Any, method: Callable[..., Any], args: Any, kwargs: Any) -> Any:
+    await _enter(instance, hooks)
     return await method(*args, **kwargs)
 
 
-async def _entered_values(waiting: list[Any], method: Callable[..., Any], args: Any, kwargs: Any) -> Any:
-    for one in waiting:
-        await one
+async def _entered_values(instance: Instance, hooks: Any, method: Callable[..., Any], args: Any, kwargs: Any) -> Any:
+    await _enter(instance, hooks)
     async for value in method(*args, **kwargs):
         yield value
 

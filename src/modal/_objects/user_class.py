@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from .._wire.messages.function import ClassSpec, MethodSpec, ParameterSpec
     from .function_options import FunctionOptions
 
+VARIADIC = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
 AnyPartial = PartialFunction[Any, Any, Any]
 _TYPES: dict[str, type] = {"str": str, "int": int}
 _INT_RANGE = range(-(2**63), 2**63)
@@ -135,7 +136,7 @@ def spec_of(cls: type) -> ClassSpec:
                 "and do in a method marked with @modal.enter() what it did."
             )
         signature = _signature_or_none(cls)
-        has_constructor = signature is None or bool(signature.parameters)
+        has_constructor = signature is None or any(one.kind not in VARIADIC for one in signature.parameters.values())
         needs = signature is not None and not _binds(signature)
     return ClassSpec(
         methods={name: MethodSpec(is_generator(one)) for name, one in methods_of(cls).items()},

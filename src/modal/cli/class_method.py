@@ -9,7 +9,6 @@ from modal._objects import user_class
 
 from .errors import CliError
 
-_VARIADIC = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
 _TYPES = {"str": str, "int": int}
 
 
@@ -87,5 +86,5 @@ def _constructor_parameters(cls: Any) -> list[inspect.Parameter]:
         signature = user_class.constructor_signature(cls._get_user_cls())
     except ValueError:  # one of C code, which does not say
         return []
-    named = [one for one in signature.parameters.values() if one.kind not in _VARIADIC]
+    named = [one for one in signature.parameters.values() if one.kind not in user_class.VARIADIC]
     return [one.replace(kind=inspect.Parameter.KEYWORD_ONLY) for one in named]

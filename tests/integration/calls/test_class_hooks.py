@@ -354,3 +354,20 @@ def test_exit_hooks_run_when_a_container_has_had_its_inputs(app: modal.App, tmp_
     with app.run():
         assert len({cls().work.remote() for _ in range(4)}) == 2
         until(lambda: lines(said).count("exit x True") == 2, "both containers to end")
+
+
+def test_an_enter_hook_that_fails_where_nobody_waits_is_in_the_log(
+    app: modal.App, capfd: pytest.CaptureFixture[str]
+) -> None:
+    def how() -> None:
+        raise LookupError("no weights")
+
+    failing(app, how, keep_warm=1)
+    printed: list[str] = []
+
+    def said() -> bool:
+        printed.extend(capfd.readouterr())
+        return "A container of Model could not start: The enter hook Model.setup raised LookupError" in "".join(printed)
+
+    with modal.enable_output(), app.run():
+        until(said, "the reason in the log")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 from pathlib import Path
 from typing import Any
@@ -403,6 +404,7 @@ def test_a_pool_of_one_set_of_parameters_can_be_kept_warm(app: modal.App, tmp_pa
         def work(self) -> None: ...
 
     with app.run():
+        Model(name="warm").work.keep_warm(1)
         Model(name="warm").keep_warm(2)
         until(lambda: Path(place).exists() and Path(place).read_text().split() == ["warm", "warm"], "two containers")
         assert Model(name="warm").work.get_current_stats().num_total_runners >= 1
@@ -441,8 +443,6 @@ def test_local_calls_run_the_enter_hooks_once_and_need_no_server() -> None:
         @property
         def double(self) -> int:
             return self.size * 2
-
-    import asyncio
 
     model = Model(size=5)
     assert model.double == 10
@@ -493,3 +493,66 @@ def test_people_see_which_parameters_a_pool_is_of(app: modal.App, capfd: pytest.
     printed = "".join(capfd.readouterr())
     assert "Model(name='shown'): starting 1 container" in printed
     assert "Model(with options): starting 1 container" in printed
+
+
+def test_local_hooks_run_in_order_and_again_after_a_failure() -> None:
+    app = modal.App()
+    said: list[str] = []
+
+    @app.cls(serialized=True)
+    class Model:
+        @modal.enter()
+        async def first(self) -> None:
+            said.append("first")
+
+        @modal.enter()
+        def second(self) -> None:
+            said.append("second")
+            if len(said) < 3:
+                raise ValueError("not yet")
+
+        @modal.method()
+        def plain(self) -> str:
+            return "plain"
+
+        @modal.method()
+        async def values(self, n: int) -> Any:
+            for number in range(n):
+                yield number
+
+    model = Model()
+    with pytest.raises(ValueError, match="not yet"):
+        model.plain.local()
+    assert model.plain.local() == "plain"
+    assert said == ["first", "second"] * 2
+
+    async def main() -> list[int]:
+        inside = Model()
+        assert inside.plain.local() == "plain"  # its async hook runs beside this loop
+        return [value async for value in Model().values.local(2)]
+
+    assert asyncio.run(main()) == [0, 1]
+
+
+async def test_methods_are_called_from_async_code(app: modal.App) -> None:
+    @app.cls(serialized=True)
+    class Model:
+        size: int = modal.parameter(default=1)
+
+        @modal.method()
+        def times(self, x: int) -> int:
+            return self.size * x
+
+        @modal.method()
+        def values(self) -> Any:
+            yield from range(self.size)
+
+    async with app.run():
+        model = Model(size=3)
+        assert await model.times.remote.aio(2) == 6
+        assert [value async for value in model.times.map.aio([1, 2])] == [3, 6]
+        assert [value async for value in model.values.remote_gen.aio()] == [0, 1, 2]
+        call = await model.times.spawn.aio(5)
+        assert await call.get.aio() == 15
+        await model.keep_warm.aio(0)
+        assert await asyncio.gather(*(Model(size=n).times.remote.aio(1) for n in range(2, 5))) == [2, 3, 4]

@@ -131,6 +131,10 @@ def test_constructors_are_looked_at() -> None:
     class Data:
         x: int = 1
 
+    class Variadic:
+        def __init__(self, *args: Any, **kwargs: Any) -> None: ...
+
+    assert user_class.spec_of(Variadic) == ClassSpec()
     assert user_class.spec_of(Data) == ClassSpec(has_constructor=True)
     app = modal.App()
     with pytest.warns(DeprecationError, match="The class WithArguments"):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import random
 import signal
 import threading
@@ -17,7 +18,8 @@ import modal
 from modal.exception import ExecutionError, NotFoundError
 from modal.runner import deploy_app
 
-INPUTS = 20_000
+#: Of the map that a deployment falls into. The default keeps the suite short; a million is what is promised.
+INPUTS = int(os.environ.get("INTERMODAL_MAP_INPUTS", "20000"))
 
 
 def counted(number: int, image: modal.Image, **options: object) -> modal.App:
@@ -62,6 +64,7 @@ def test_concurrent_deployments_get_a_version_each_and_do_not_mix(users: Users) 
             modal.Function.lookup("raced", f"only_{number}")
 
 
+@pytest.mark.timeout(400 + INPUTS // 500)
 def test_a_deployment_during_a_large_map_loses_and_doubles_nothing(
     users: Users, image: modal.Image, executions_of: Executions
 ) -> None:

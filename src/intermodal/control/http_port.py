@@ -118,7 +118,7 @@ class HttpPort:
             proxy_headers=bool(self._settings.trusted_proxies),
             forwarded_allow_ips=self._settings.trusted_proxies.split(","),
         )
-        logging.getLogger("uvicorn.error").setLevel(logging.WARNING)  # else it tells of every connection
+        logging.getLogger("uvicorn.error").setLevel(logging.ERROR)  # else strangers could fill the log with garbage
         config.load()
         if self._certificate is not None:
             config.ssl = self._certificate.context

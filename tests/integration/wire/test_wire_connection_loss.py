@@ -211,8 +211,12 @@ async def test_a_closed_client_says_so(server: Server):
 
 async def test_a_session_lives_over_connections_and_ends_with_goodbye(server: Server):
     events = []
-    server.dispatcher.session_opened = lambda session, principal: events.append(("opened", session, principal.kind))
-    server.dispatcher.session_closed = lambda session, principal: events.append(("closed", session, principal.kind))
+    server.dispatcher.session_opened.append(
+        lambda session, principal: events.append(("opened", session, principal.kind))
+    )
+    server.dispatcher.session_closed.append(
+        lambda session, principal: events.append(("closed", session, principal.kind))
+    )
     kind = "local" if server.carrier == "unix" else "token"
     server.dispatcher.register(ECHO, lambda ctx, request, body: Note(ctx.session_id))
     async with server.connected("se-a") as client, server.connected("se-a"):
@@ -225,7 +229,7 @@ async def test_a_session_lives_over_connections_and_ends_with_goodbye(server: Se
 async def test_a_session_that_does_not_come_back_is_closed_after_its_grace(server: Server):
     events = []
     server.dispatcher._session_grace = 0.05
-    server.dispatcher.session_closed = lambda session, principal: events.append(session)
+    server.dispatcher.session_closed.append(lambda session, principal: events.append(session))
     client = server.client("se-lost")
     await client.open()
     client._closed = True  # it does not reconnect, as a process that was killed

@@ -15,6 +15,7 @@ from sqlalchemy import create_engine, text
 from intermodal.store.failing import FailingStore
 from intermodal.store.interface import (
     AppRecord,
+    AppVersionRecord,
     CallKind,
     CallRecord,
     EnvironmentRecord,
@@ -25,6 +26,7 @@ from intermodal.store.interface import (
     MountRecord,
     NamedSecretRecord,
     OutputChunk,
+    RevisionRecord,
     ScheduleRecord,
     SecretRecord,
     Store,
@@ -116,6 +118,35 @@ async def test_what_stopped_apps_consisted_of_expires_and_what_live_ones_do_stay
     assert await store.drop_mounts({"mo-new"}) == ["mo-ap-2"]
     assert await store.digests() == {"file of ap-1", "an input"}
     assert await store.drop_mounts(set()) == ["mo-new"]
+
+
+async def test_versions_of_a_deployed_app_are_kept_with_its_revisions(store: Store) -> None:
+    app = dataclasses.replace(APP, name="service", state="deployed", version=2)
+    versions = [AppVersionRecord("ap-1", n, 10.0 + n, "me", "0.1", "", {"f": f"fu-r{n}"}, f"ap-d{n}") for n in (1, 2)]
+    revisions = [RevisionRecord(f"fu-r{n}", "ap-1", {"mount_ids": [f"mo-{n}"]}, b"code") for n in (1, 2)]
+    mounts = [MountRecord(f"mo-{n}", []) for n in (1, 2, 3)]
+    function = FunctionRecord("fu-1", "ap-1", {}, b"code", "fu-r2")
+    await store.write([app, *reversed(versions), *revisions, *mounts, function])
+    assert await store.app_versions("ap-1") == versions
+    assert await store.version_of_draft("ap-d2") == versions[1]
+    assert await store.version_of_draft("ap-d9") is None
+    assert await store.version_of_draft("") is None
+    assert await store.revisions(["fu-r1", "fu-r9"]) == {"fu-r1": revisions[0]}
+    loaded = await store.load()
+    assert (loaded.apps, loaded.functions) == ([app], [function])
+    assert await store.drop_mounts(set()) == ["mo-3"]  # those of an earlier version are needed to return to it
+    await store.write([dataclasses.replace(app, stopped_at=20.0, state="stopped")])
+    await store.expire(before=21.0, forget_before=0.0)
+    assert await store.app_versions("ap-1") == []
+    assert await store.revisions(["fu-r1"]) == {}
+    assert sorted(await store.drop_mounts(set())) == ["mo-1", "mo-2"]
+
+
+async def test_apps_that_stopped_last_come_first_and_drafts_are_none(store: Store) -> None:
+    ended = [dataclasses.replace(APP, app_id=f"ap-{n}", state="stopped", stopped_at=20.0 + n) for n in range(4)]
+    draft = dataclasses.replace(APP, app_id="ap-d", state="draft", stopped_at=30.0)
+    await store.write([APP, draft, *ended])
+    assert await store.stopped_apps(3) == [ended[3], ended[2], ended[1]]
 
 
 async def test_schedules_are_loaded_until_they_or_their_apps_end(store: Store) -> None:

@@ -87,10 +87,9 @@ class Deployments:
             StoreError: the version could not be stored; the one before stays in force.
         """
         async with self._lock:
-            earlier = await self._store.version_of_draft(draft_id)
+            earlier = await self._published(draft_id)
             if earlier is not None:  # the client asks again, after the server was gone
-                ids = {tag: function_id_of(earlier.app_id, tag) for tag in earlier.revisions}
-                return AppPublished(earlier.app_id, earlier.version, ids)
+                return earlier
             draft = self._apps.get(draft_id)
             if draft.machine.state is not AppPhase.DRAFT:
                 raise NotFoundError(f"The deployment {draft_id} was stopped before it was complete.")
@@ -133,6 +132,15 @@ class Deployments:
                 revisions[tag] = await self._function_service.load(revision_id, spec, one.body)
             version = replace(version, app_id=app.app_id, rollback_of=to, tag=version.tag or wanted.tag)
             return await self._put_in_force(app, app.record, version, revisions, [])
+
+    async def _published(self, draft_id: str) -> AppPublished | None:
+        """The version that a draft has become."""
+        made = await self._store.version_of_draft(draft_id)
+        record = await self._store.app(made.app_id) if made is not None else None
+        if made is None or record is None or record.version < made.version:
+            return None  # the last: it could not be stored when that was asked for, and never came into force
+        ids = {tag: function_id_of(made.app_id, tag) for tag in made.revisions}
+        return AppPublished(made.app_id, made.version, ids)
 
     def _new_record(self, name: str, environment: Environment) -> AppRecord:
         app_id = new_id("ap", self._rng)

@@ -11,7 +11,8 @@ import heapq
 import itertools
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from typing import Any
 
 from intermodal.scheduling import events as ev
 from intermodal.scheduling import instructions as ins
@@ -19,7 +20,7 @@ from intermodal.scheduling.scheduler import Scheduler
 from modal._wire.messages.function import Concurrency, Resources, Scaling
 
 
-@dataclass
+@dataclass(eq=False)
 class SimulatedFunction:
     function_id: str
     app_id: str
@@ -32,7 +33,7 @@ class SimulatedFunction:
     dies_on: set[str] = field(default_factory=set)  #: the container is killed halfway through these inputs, once each
 
 
-@dataclass
+@dataclass(eq=False)
 class SimulatedContainer:
     container_id: str
     function: SimulatedFunction
@@ -99,11 +100,29 @@ class Simulation:
             scaling or Scaling(),
             concurrency or Concurrency(),
         )
-        self.functions[function_id] = made
-        self.tell(
-            ev.PoolAdded(function_id, app_id, function_id, made.resources, made.scaling, made.concurrency),
-        )
+        self._publish(made)
         return made
+
+    def deploy_again(self, function_id: str = "fu", run: float | None = None, **changes: Any) -> SimulatedFunction:
+        """Replace a function: containers that start from now on are of the new one."""
+        if run is not None:
+            changes["run_seconds"] = lambda _: run
+        made = replace(self.functions[function_id], **changes)
+        self._publish(made)
+        return made
+
+    def _publish(self, made: SimulatedFunction) -> None:
+        self.functions[made.function_id] = made
+        event = ev.PoolAdded(
+            made.function_id,
+            made.app_id,
+            made.function_id,
+            made.resources,
+            made.scaling,
+            made.concurrency,
+            revision_id=str(id(made)),
+        )
+        self.tell(event)
 
     def call(self, count: int, function_id: str = "fu", call_id: str = "fc", nested: bool = False) -> list[str]:
         """Queue `count` inputs in batches as a map sends them."""
@@ -162,7 +181,8 @@ class Simulation:
         assert wanted.container_id not in self.containers
         container = SimulatedContainer(wanted.container_id, function, wanted.node_id)
         self.containers[wanted.container_id] = container
-        live = len(self.live(wanted.function_id))
+        assert wanted.revision_id == str(id(function))
+        live = len([one for one in self.live(wanted.function_id) if one.function is function])
         self.most[wanted.function_id] = max(self.most[wanted.function_id], live)
         if function.scaling.max_containers is not None:
             assert live <= function.scaling.max_containers
@@ -189,6 +209,7 @@ class Simulation:
     def _do_PushInputs(self, wanted: ins.PushInputs) -> None:
         container = self.containers[wanted.container_id]
         assert container.is_ready
+        assert container.function is self.functions[container.function.function_id], "it was replaced"
         assert not container.is_stopping
         assert not container.is_gone
         assert wanted.input_ids

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
@@ -165,6 +166,10 @@ class Runs:
 
     def command(self, function: str, *args: str, flags: tuple[str, ...] = ("-i",)) -> list[str]:
         return [sys.executable, "-m", "modal.cli.main", "run", *flags, f"{self.path}::{function}", *args]
+
+    def modal(self, *args: str) -> str:
+        command = [sys.executable, "-m", "modal.cli.main", *args]
+        return subprocess.run(command, env=self.environ, check=True, capture_output=True, text=True, timeout=60).stdout
 
     @contextmanager
     def terminal(self, function: str, *args: str, flags: tuple[str, ...] = ("-i",)) -> Iterator[PtySession]:
@@ -331,9 +336,7 @@ def test_a_client_that_dies_leaves_the_end_of_input(runs: Runs, tmp_path: Path) 
             assert time.monotonic() < deadline
             time.sleep(0.02)
     assert outcome.read_text() == "end of input"
-    command = [sys.executable, "-m", "modal.cli.main", "app", "logs", app_id]
-    logs = subprocess.run(command, env=runs.environ, capture_output=True, text=True, timeout=60)
-    assert logs.stdout.endswith("back in the log\n"), logs
+    assert runs.modal("app", "logs", app_id).endswith("back in the log\n")
 
 
 def test_a_client_that_is_told_to_end_restores_the_terminal(runs: Runs) -> None:
@@ -341,6 +344,47 @@ def test_a_client_that_is_told_to_end_restores_the_terminal(runs: Runs) -> None:
         session.wait_for("name? ")
         session.process.send_signal(signal.SIGTERM)
         assert session.end() == 128 + signal.SIGTERM
+
+
+def test_a_container_that_is_stopped_asks_again_from_another(runs: Runs) -> None:
+    with runs.terminal("ask") as session:
+        session.wait_for("name? ")
+        listed = runs.modal("container", "list", "--json")
+        [one] = [row for row in json.loads(listed) if row["function"] == "ask"]
+        runs.modal("container", "stop", one["container_id"])
+        session.wait_for("name? ", count=2)
+        session.type("again\r")
+        assert session.end() == 0
+        assert "AGAIN" in session.screen
+
+
+def test_a_program_can_run_its_app_interactively(runs: Runs) -> None:
+    path = runs.path.with_name("program.py")
+    path.write_text(
+        textwrap.dedent(
+            """
+            import modal
+            from asking import app, ask
+
+            assert not app.is_interactive
+            with modal.enable_output():
+                with app.run(interactive=True):
+                    assert app.is_interactive
+                    print("result", ask.remote("program? "))
+            assert not app.is_interactive
+            try:
+                with app.run(interactive=True):
+                    pass
+            except modal.exception.InvalidError as error:
+                assert "enable_output" in str(error)
+            """
+        )
+    )
+    with terminal([sys.executable, path], runs.environ, cwd=path.parent) as session:
+        session.wait_for("program? ")
+        session.type("yes\r")
+        assert session.end() == 0
+        assert "result YES" in session.screen
 
 
 def test_answers_may_come_from_a_pipe(runs: Runs) -> None:

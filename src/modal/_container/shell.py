@@ -155,6 +155,8 @@ class Shell:
         if self.task.lifecycle is not None:
             self.task.lifecycle.leave()
             self.leave_if_forked()
+            if self.session is not None:
+                self.session.end()
         atexit._run_exitfuncs()
         streams.flush()
         os._exit(0)

@@ -123,6 +123,21 @@ APP = """
         async def answer_later(self):
             return self.answer.local()
 
+    @app.cls()
+    class Leaver:
+        @modal.method()
+        def work(self):
+            return "worked"
+
+        @modal.exit()
+        def leave(self):
+            modal.interact()
+            print("left with", input("last words? "))
+
+    @app.local_entrypoint()
+    def leaver():
+        print(Leaver().work.remote())
+
     @app.local_entrypoint()
     def model(method: str):
         print("result", getattr(Model(), method).remote())
@@ -275,6 +290,14 @@ def test_hooks_of_a_class_and_its_methods_can_ask(method: str, runs: Runs) -> No
         session.type(" and more\r")
         assert session.end() == 0
         assert "result size 7 and more" in session.screen
+
+
+def test_an_exit_hook_can_ask(runs: Runs) -> None:
+    with runs.terminal("leaver") as session:
+        session.wait_for("last words? ")
+        session.type("farewell\r")
+        assert session.end() == 0
+        assert "left with farewell" in session.screen
 
 
 def test_a_failure_ends_the_session_and_is_shown(runs: Runs) -> None:

@@ -200,7 +200,7 @@ class AppService:
 
     async def stop_app(self, app: App, reason: AppStopReason) -> None:
         """Stop the app and return when nothing of it runs. Joins a stop that is under way."""
-        await asyncio.shield(self._begin_stop(app, reason))
+        await asyncio.shield(self.begin_stop(app, reason))
 
     async def _stop(self, app: App, reason: AppStopReason) -> None:
         error = ErrorInfo("ExecutionError", f"The app {app.app_id} was stopped ({reason.value.replace('_', ' ')}).")
@@ -235,7 +235,7 @@ class AppService:
         for app in self._apps.of_session(session_id):
             phase = app.machine.on(AppChange.CLIENT_GONE)
             if phase is AppPhase.STOPPING:
-                self._begin_stop(app, AppStopReason.CLIENT_GONE)
+                self.begin_stop(app, AppStopReason.CLIENT_GONE)
             elif phase is AppPhase.DETACHED:
                 self._stop_when_idle(app)
         for call in self._calls.awaited_by_session(session_id):
@@ -252,7 +252,7 @@ class AppService:
             self._calls.abandon(call, Status.TERMINATED, CLIENT_LOST)
             self._fleet.drop_call(call)
 
-    def _begin_stop(self, app: App, reason: AppStopReason) -> asyncio.Task[None]:
+    def begin_stop(self, app: App, reason: AppStopReason) -> asyncio.Task[None]:
         """Start to stop the app, or join a stop that is under way."""
         if app.stop_task is None:
             app.machine.on(AppChange.STOP)
@@ -268,7 +268,7 @@ class AppService:
         if any(self._calls.of_function(f.function_id) for f in self._functions.of_app(app.app_id)):
             asyncio.get_running_loop().call_later(_IDLE_CHECK, self._stop_when_idle, app)
         else:
-            self._begin_stop(app, AppStopReason.FINISHED)
+            self.begin_stop(app, AppStopReason.FINISHED)
 
 
 def status_of(function: Function) -> FunctionStatus:

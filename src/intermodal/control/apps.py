@@ -114,6 +114,13 @@ class Apps:
         self._apps[record.app_id] = app
         return app
 
+    def restore(self, record: AppRecord, last_seq: int) -> None:
+        """Take an app that was live when the server ended. One whose environment was deleted then has stopped."""
+        try:
+            self.add(record, last_seq)
+        except NotFoundError:
+            self._store.write([replace(record, state=AppState.STOPPED.value, stopped_at=self._now())])
+
     def get(self, app_id: str) -> App:
         """Raises `NotFoundError`."""
         try:

@@ -69,6 +69,7 @@ class Deployments:
         async with self._lock:
             app = self._apps.find_deployed(name, environment)
             if app is None:
+                self._apps.environments.get(environment.environment_id)  # it may have been deleted meanwhile
                 record = self._new_record(name, environment)
                 await self._store.write([record])
                 app = self._apps.add(record)

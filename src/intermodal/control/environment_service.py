@@ -76,11 +76,14 @@ class EnvironmentService:
         require_user(ctx)
         environment = self._environments.require(request.name)
         removed = self._environments.remove(environment)
-        self._secrets.forget_environment(environment)
-        await removed
-        self._named.environment_removed(environment)
+        # Nothing new may begin in it from here on, nor be written after the removal.
         apps = self._apps.of_environment(environment)
-        await asyncio.gather(*(self._app_service.stop_app(app, AppStopReason.STOPPED_BY_USER) for app in apps))
+        stops = [self._app_service.begin_stop(app, AppStopReason.STOPPED_BY_USER) for app in apps]
+        self._secrets.forget_environment(environment)
+        self._named.environment_removed(environment)
+        await removed
+        if stops:
+            await asyncio.wait(stops)
         log.info("environment %s was deleted with %d running apps", request.name, len(apps))
         return Empty()
 

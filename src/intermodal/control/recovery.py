@@ -51,7 +51,7 @@ class Recovery:
         """Restore everything; returns the client sessions it belonged to, which have `grace` seconds to come back."""
         self._apps.environments.restore(loaded.environments)
         for app in loaded.apps:
-            self._apps.add(app, loaded.last_log.get(app.app_id, 0))
+            self._apps.restore(app, loaded.last_log.get(app.app_id, 0))
         self._secrets.restore(loaded.secrets, loaded.named_secrets)
         await self._restore_functions(loaded)
         waiting = 0
@@ -79,6 +79,8 @@ class Recovery:
     async def _restore_functions(self, loaded: Loaded) -> None:
         deployed = {app.app_id: set(app.functions.values()) for app in loaded.apps if app.version}
         for record in loaded.functions:
+            if self._apps.find(record.app_id) is None:
+                continue
             if record.function_id not in deployed.get(record.app_id, (record.function_id,)):
                 continue  # its app was deployed again without it
             try:

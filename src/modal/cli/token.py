@@ -168,6 +168,13 @@ def _make(profile: str, server: Optional[str], source: str) -> Token:
         made = _sync.run(_ask(server, shown, TOKEN_CREATE, TokenCreate(name, source=source)))
     except AuthError:
         return _ask_for_token(server, name)
+    except ConnectionError as error:
+        if server is not None:
+            raise
+        raise CliError(
+            f"{error} If a server runs elsewhere, name it with --server-url; its administrator makes a token with "
+            f"`intermodal token create {name}`."
+        ) from None
     return {"id": made.token_id, "secret": made.token_secret}
 
 

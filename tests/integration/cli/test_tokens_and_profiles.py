@@ -187,6 +187,14 @@ def test_setup_makes_a_token_on_the_local_server_and_only_once(machine: Machine)
     assert machine.file.read_text() != kept
 
 
+def test_where_no_server_can_be_started_setup_says_what_else_there_is(tmp_path: Path) -> None:
+    refused = Machine(tmp_path).modal("setup", INTERMODAL_RUNTIME="no-such-runtime")
+    assert refused.returncode == 1
+    assert refused.stderr.startswith("Error: The local server could not be started: ")
+    assert "If a server runs elsewhere, name it with --server-url" in refused.stderr
+    assert not (tmp_path / "modal.toml").exists()
+
+
 def test_new_tokens_say_what_asked_for_them(machine: Machine) -> None:
     done = machine.modal("token", "new", "--source", "wizard", "--profile", "p", "--no-activate", "--no-verify")
     assert done.returncode == 0, done.stderr

@@ -237,7 +237,7 @@ async def test_a_stopped_container_ends_its_commands_and_its_input_runs_again(
     got, data = await client.rpc.unary(CALL_GET, CallGet(client.call_id, timeout=20.0), timeout=30)  # type: ignore[attr-defined]
     assert (got.status, deserialize(data)) == (Status.SUCCESS, "second time")
     async with client.rpc.stream(CONTAINER_LOGS, ContainerLogs(container_id)) as logs:
-        assert [entry.text async for event, _ in logs for entry in event.logs] == ["working\n"]
+        assert "".join([entry.text async for event, _ in logs for entry in event.logs]) == "working\n"
 
 
 # -- asking the user -------------------------------------------------------------------------------------------------

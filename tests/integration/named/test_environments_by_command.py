@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import os
+import pty
 import subprocess
 import sys
 import time
@@ -92,6 +95,34 @@ def test_deleting_asks_first(server: NamedServer) -> None:
     assert "kept" in listed(server)
     failed(server.modal("environment", "delete", "not-there"), "There is no environment 'not-there'; there are: main")
     succeeded(server.modal("environment", "delete", "kept", "--confirm"))
+
+
+def test_a_person_at_a_terminal_is_asked(server: NamedServer) -> None:
+    succeeded(server.modal("environment", "create", "asked"))
+
+    def answer(line: bytes) -> tuple[int, str]:
+        master, slave = pty.openpty()
+        command = [sys.executable, "-m", "modal.cli.main", "environment", "delete", "asked"]
+        with subprocess.Popen(command, env=server.environ, stdin=slave, stdout=slave, stderr=slave) as process:
+            os.close(slave)
+            said = b""
+            while b"[y/N]" not in said:
+                said += os.read(master, 1024)
+            os.write(master, line)
+            with contextlib.suppress(OSError):  # the terminal's other end is closed as the command ends
+                while chunk := os.read(master, 1024):
+                    said += chunk
+        os.close(master)
+        return process.returncode, said.decode()
+
+    code, said = answer(b"\n")
+    assert code == 1
+    assert "Nothing was changed." in said
+    assert "asked" in listed(server)
+    code, said = answer(b"y\n")
+    assert code == 0
+    assert "Deleted the environment `asked`." in said
+    assert "asked" not in listed(server)
 
 
 def test_the_environment_is_chosen_by_option_variable_and_profile(server: NamedServer) -> None:

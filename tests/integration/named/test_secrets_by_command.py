@@ -324,3 +324,42 @@ def test_rotating_needs_secrets(tmp_path: Path) -> None:
     empty = NamedServer(tmp_path)
     failed(empty.intermodal("secrets", "rotate-key"), "There are no secrets in", "no server has run on it")
     assert not empty.data_dir.exists()
+
+
+def test_no_log_shows_a_value_however_much_is_logged(tmp_path: Path) -> None:
+    talkative = NamedServer(tmp_path, log_level="DEBUG")
+    succeeded(talkative.intermodal("up"))
+    try:
+        mark = "swordfish-8d1f"
+        made = talkative.modal("secret", "create", "shown", f"A={mark}", MODAL_LOGLEVEL="DEBUG")
+        succeeded(made)
+        app = talkative.program(
+            """
+            import os
+            import modal
+            app = modal.App("talkative")
+            named, anonymous = modal.Secret.from_name("shown"), modal.Secret.from_local_environ(["MARK"])
+            both = [named, anonymous]
+
+            @app.function(secrets=both, serialized=True)
+            def length():
+                return len(os.environ["A"]), len(os.environ["MARK"]), len(both)
+
+            @app.function(secrets=both)
+            def fail():
+                raise ValueError(f"{named} {anonymous}")
+            """
+        )
+        ran = talkative.modal("run", f"{app}::length", MODAL_LOGLEVEL="DEBUG", MARK=mark)
+        assert succeeded(ran) == f"({len(mark)}, {len(mark)}, 2)\n"
+        broken = talkative.modal("run", f"{app}::fail", MODAL_LOGLEVEL="DEBUG", MODAL_TRACEBACK="1", MARK=mark)
+        assert broken.returncode == 1
+        assert "Secret.from_name('shown')" in broken.stderr
+        assert "DEBUG" in ran.stderr
+        log = (talkative.data_dir / "server.log").read_text()
+        for text in (made.stdout, made.stderr, ran.stderr, broken.stdout, broken.stderr, log):
+            assert mark not in text
+        found = subprocess.run(["grep", "-rlaF", mark, talkative.data_dir], capture_output=True, text=True).stdout
+        assert found == ""
+    finally:
+        succeeded(talkative.intermodal("down"))

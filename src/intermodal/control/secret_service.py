@@ -154,8 +154,8 @@ class SecretService:
         missing = [key[:100] for key in request.required_keys if key not in _opened(secret)]
         if missing:
             raise InvalidError(
-                f"The secret {request.name!r} in the environment {environment.name!r} lacks {', '.join(missing[:20])}. Set "
-                f"all its variables anew with: {_command(request.name, environment)} --force"
+                f"The secret {request.name!r} in the environment {environment.name!r} lacks {', '.join(missing[:20])}. "
+                f"Set all its variables anew with: {_command(request.name, environment)} --force"
             )
         return SecretRef(secret.secret_id)
 

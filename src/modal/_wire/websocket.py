@@ -107,7 +107,7 @@ class WebSocketCarrier(asyncio.Protocol):
 
     def _refusal(self, exc: Optional[Exception]) -> str:
         failure = self._protocol.handshake_exc
-        if isinstance(failure, InvalidHandshake):
+        if isinstance(failure, (InvalidHandshake, EOFError)):  # EOFError from older releases of `websockets`
             return f"who listens there does not answer as an Intermodal server ({failure})" + (
                 "" if self._is_secure else "; perhaps its address begins with https://"
             )

@@ -188,7 +188,7 @@ async def test_a_proxy_is_believed_only_when_it_is_trusted(
     monkeypatch.setenv("SSL_CERT_FILE", str(authority.file))
     async with access_server(tmp_path, monkeypatch, trusted_proxies=trusted) as server:
         token = await server.make_token()
-        async with tls_proxy(authority.issue("good"), server.url, "203.0.113.9") as url:
+        async with tls_proxy(authority.issue("good"), server.url, "198.51.100.1, 203.0.113.9") as url:
             async with server.client(url, token=token) as client:
                 await client.unary(TOKEN_IDENTITY, Empty())
             for _ in range(FREE_PER_TOKEN):

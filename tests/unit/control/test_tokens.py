@@ -142,6 +142,7 @@ async def test_use_is_noted_to_a_minute(tokens: Tokens, clock: Clock) -> None:
     [
         ("", None, ""),
         ("two\nlines", None, ""),
+        ("\x9b31m", None, ""),
         ("x" * 101, None, ""),
         ("ci", 0.0, ""),
         ("ci", 1e12, ""),

@@ -97,7 +97,7 @@ def test_a_method_is_run_by_name_with_options_of_class_and_method(platform: Plat
     path = program(MODEL)
     ran = platform.modal("run", f"{path}::Model.predict", "--x", "4", "--name", "z").succeeded()
     assert "z 8 1" in ran.out.splitlines()
-    assert "Model: starting 1 container" in ran.err
+    assert "Model(name='z'): starting 1 container" in ran.err
     assert "0\n2\n4\n" in platform.modal("run", "-q", f"{path}::Model.values", "--n", "3").succeeded().out
     shown = platform.modal("run", f"{path}::Model.predict", "--help").succeeded().out
     assert "--size INTEGER" in shown

@@ -220,7 +220,7 @@ class Fleet:
         self._is_ending = True
         gone = []
         for container in self._containers.values():
-            if container.is_ready and container.function.has_exit_hooks:
+            if container.function.has_exit_hooks:
                 gone.append(self._empty.setdefault(container.function.function_id, asyncio.Event()).wait())
                 if not container.is_stopping and self._node is not None:
                     container.is_stopping = True

@@ -208,9 +208,12 @@ class Fleet:
         """Stop their containers and return when the last is gone. Exit hooks run even when all shall end at once."""
         gone = []
         for function in functions:
-            grace = 0.0 if at_once and not function.has_exit_hooks else self._stop_grace
-            self.dispatch(events.PoolRemoved(function.function_id, grace))
-            if any(c.function is function for c in self._containers.values()):
+            containers = [one for one in self._containers.values() if one.function is function]
+            has_hooks = any(one.revision.has_exit_hooks for one in containers)
+            self.dispatch(
+                events.PoolRemoved(function.function_id, self._stop_grace if has_hooks or not at_once else 0.0)
+            )
+            if containers:
                 gone.append(self._empty.setdefault(function.function_id, asyncio.Event()))
         for event in gone:
             await event.wait()
@@ -220,7 +223,7 @@ class Fleet:
         self._is_ending = True
         gone = []
         for container in self._containers.values():
-            if container.function.has_exit_hooks:
+            if container.revision.has_exit_hooks:
                 gone.append(self._empty.setdefault(container.function.function_id, asyncio.Event()).wait())
                 if not container.is_stopping and self._node is not None:
                     container.is_stopping = True

@@ -21,6 +21,11 @@ class Revision:
     image: BuiltImage
     files: tuple[FileEntry, ...]  #: mounts, merged
 
+    @property
+    def has_exit_hooks(self) -> bool:
+        """Whether its containers want time when they are stopped."""
+        return self.spec.cls is not None and self.spec.cls.has_exit_hooks
+
 
 @dataclass(slots=True)
 class Function:
@@ -56,11 +61,6 @@ class Function:
     def can_run(self) -> bool:
         """Whether a container can be made of it: a class may need parameters first."""
         return self.spec.cls is None or not self.spec.cls.needs_parameters or bool(self.parameters)
-
-    @property
-    def has_exit_hooks(self) -> bool:
-        """Whether its containers want time when they are stopped."""
-        return self.spec.cls is not None and self.spec.cls.has_exit_hooks
 
     @property
     def title(self) -> str:

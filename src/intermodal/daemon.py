@@ -34,8 +34,9 @@ from intermodal.control.deployments import Deployments
 from intermodal.control.dict_service import DictService
 from intermodal.control.environment_service import EnvironmentService
 from intermodal.control.environments import Environments
+from intermodal.control.file_service import FileService, Space
 from intermodal.control.fleet import Fleet
-from intermodal.control.function_service import FunctionService
+from intermodal.control.function_service import FunctionService, Parts
 from intermodal.control.functions import Functions
 from intermodal.control.http_port import HttpPort
 from intermodal.control.image_service import ImageService
@@ -51,9 +52,10 @@ from intermodal.control.secret_service import SecretService
 from intermodal.control.server_service import ServerService
 from intermodal.control.token_service import TokenService
 from intermodal.control.tokens import Tokens
+from intermodal.control.volume_service import NetworkFileSystemService, VolumeService
 from intermodal.machines.app import AppPhase
 from intermodal.model.ids import new_id
-from intermodal.node.composition import NodeSettings, isolated_agent, plain_agent
+from intermodal.node.composition import NodeSettings, Storage, isolated_agent, plain_agent, storage_in
 from intermodal.node.interface import Node
 from intermodal.scheduling.scheduler import Scheduler
 from intermodal.settings import Settings
@@ -62,6 +64,7 @@ from intermodal.store.memory import MEMORY_URL, MemoryStore
 from intermodal.store.secret_box import SecretBox
 from intermodal.store.sql import SqlStore
 from modal._wire.messages.app import AppStopReason
+from modal._wire.messages.named import ObjectKind
 from modal.exception import Error, InvalidError
 
 log = logging.getLogger(__name__)
@@ -162,14 +165,18 @@ async def running(
         dispatcher = Dispatcher(
             version=__version__, session_grace=settings.session_grace, client_timeout=settings.client_timeout
         )
-        node = _make_node(settings, blobs, fleet, ContainerCalls(dispatcher, fleet, tokens))
+        storage = storage_in(settings.data_dir.resolve(), settings.run_dir, settings.uid_base)
+        await asyncio.to_thread(storage.mounts.clean_up)
+        node = _make_node(settings, blobs, fleet, ContainerCalls(dispatcher, fleet, tokens), storage)
         stack.push_async_callback(node.close)
         await node.open()
         fleet.open(node)
         stack.callback(fleet.close)
 
-        function_service = FunctionService(store, apps, functions, images, mounts, secrets, fleet, rng)
-        class_service = ClassService(store, apps, functions, secrets, fleet, time.time)
+        named = NamedService(store, environments, rng, time.time)
+        parts = Parts(images, mounts, secrets, named)
+        function_service = FunctionService(store, apps, functions, parts, fleet, rng)
+        class_service = ClassService(store, apps, functions, secrets, named, fleet, time.time)
         schedules = Schedules(store, apps, functions, calls, fleet, rng, now)
         deployments = Deployments(store, apps, functions, function_service, secrets, fleet, schedules, rng, time.time)
         app_service = AppService(apps, functions, calls, fleet, secrets, deployments, rng, time.time)
@@ -181,9 +188,14 @@ async def running(
         apps.on_stop = schedules.app_changed
         dispatcher.replies.restore(loaded.replies, asyncio.get_running_loop().time())
         call_service = CallService(apps, functions, calls, fleet, rng, time.time, earlier)
-        named = NamedService(store, environments, rng, time.time)
         dicts = DictService(store, named, blobs, time.time)
         queues = QueueService(store, named, dispatcher.is_connected, time.time)
+        volume_service = VolumeService(named, storage.volumes, storage.mounts, node)
+        NetworkFileSystemService(named, storage.folders)
+        spaces: dict[ObjectKind, Space] = {
+            ObjectKind.VOLUME: volume_service,
+            ObjectKind.NETWORK_FILE_SYSTEM: storage.folders,
+        }
         server_service = ServerService(settings, __version__, store, lambda: fleet.container_count)
         token_service = TokenService(tokens, dispatcher, time.time)
         for service in (
@@ -203,11 +215,14 @@ async def running(
             named,
             dicts,
             queues,
+            volume_service,
+            FileService(named, spaces, settings.uid_base),
             server_service,
             token_service,
         ):
             service.register(dispatcher)
         named.restore(loaded.named, settings.session_grace)
+        volume_service.forget_others()
 
         stack.push_async_callback(dispatcher.close)
         stack.callback(call_service.leave)
@@ -249,21 +264,18 @@ def _make_builder(settings: Settings, blobs: LocalBlobStore, secrets: SecretServ
     return BuildahBuilder(settings.data_dir, blobs, secrets, cache=settings.cache_dir)
 
 
-def _make_node(settings: Settings, blobs: LocalBlobStore, fleet: Fleet, api: ContainerCalls) -> Node:
-    make = plain_agent if settings.runtime == "mock" else isolated_agent
-    return make(
-        NodeSettings(
-            settings.data_dir,
-            settings.runtime,
-            settings.uid_base,
-            settings.network_pool,
-            settings.pids_limit,
-            settings.start_timeout,
-        ),
-        blobs.path,
-        fleet,
-        api,
+def _make_node(settings: Settings, blobs: LocalBlobStore, fleet: Fleet, api: ContainerCalls, storage: Storage) -> Node:
+    node = NodeSettings(
+        settings.data_dir,
+        settings.runtime,
+        settings.uid_base,
+        settings.network_pool,
+        settings.pids_limit,
+        settings.start_timeout,
     )
+    if settings.runtime == "mock":
+        return plain_agent(node, blobs.path, fleet, api)
+    return isolated_agent(node, blobs.path, fleet, api, storage)
 
 
 async def _stop_what_shall_end(apps: Apps, service: AppService, fleet: Fleet) -> None:

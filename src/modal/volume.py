@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from ._objects.file_entries import FileEntry, FileEntryType
 from ._objects.volume import Volume
 
-__all__ = ["Volume"]
+__all__ = ["FileEntry", "FileEntryType", "Volume"]

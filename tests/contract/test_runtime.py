@@ -245,3 +245,28 @@ async def test_a_number_that_belongs_to_another_process_is_not_killed(tmp_path: 
     finally:
         bystander.kill()
         bystander.wait()
+
+
+async def test_a_paused_container_does_nothing_until_it_is_resumed(opened: Bench) -> None:
+    process, output = await opened.start("while :; do echo tick; sleep 0.01; done")
+    assert os.read(output, 4) == b"tick"
+    await process.pause()
+    os.set_blocking(output, False)
+    while True:  # what it had said before
+        try:
+            os.read(output, 65536)
+        except BlockingIOError:
+            break
+    await asyncio.sleep(0.1)
+    with pytest.raises(BlockingIOError):
+        os.read(output, 1)
+    await process.resume()
+    await process.resume()
+    os.set_blocking(output, True)
+    assert os.read(output, 1)
+    await process.pause()
+    await process.delete()
+    os.close(output)
+    with pytest.raises(RuntimeFailure):
+        await process.pause()
+    await process.resume()

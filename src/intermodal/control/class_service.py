@@ -12,6 +12,7 @@ from intermodal.control.bindings import bind, bound_function, bound_spec, check_
 from intermodal.control.fleet import Fleet
 from intermodal.control.function_service import check_spec, handle_of, require_open
 from intermodal.control.functions import Function, Functions
+from intermodal.control.named_service import NamedService
 from intermodal.control.rpc import Context, Dispatcher
 from intermodal.control.secret_service import SecretService
 from intermodal.store.interface import BindingRecord, Store
@@ -37,6 +38,7 @@ class ClassService:
         apps: Apps,
         functions: Functions,
         secrets: SecretService,
+        named: NamedService,
         fleet: Fleet,
         now: Callable[[], float],
     ) -> None:
@@ -44,6 +46,7 @@ class ClassService:
         self._apps = apps
         self._functions = functions
         self._secrets = secrets
+        self._named = named
         self._fleet = fleet
         self._now = now
 
@@ -79,6 +82,8 @@ class ClassService:
         for secret_id in overrides.secret_ids or ():
             if ctx.principal.kind == "container" and secret_id not in cls.spec.secret_ids:
                 self._secrets.require_usable(secret_id, self._apps.get(cls.app_id))
+        for one in overrides.volumes or ():
+            self._named.require_mountable(one.object_id, self._apps.get(cls.app_id).record.environment_id)
         check_spec(bound_spec(cls.spec, overrides), len(cls.revision.body))
 
     def restore(self, record: BindingRecord) -> None:

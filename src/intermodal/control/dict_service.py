@@ -188,6 +188,9 @@ class DictService:
 
     # -- life --------------------------------------------------------------------------------------------------
 
+    def created(self, object_id: str) -> None:
+        return  # it is read when it is first used
+
     def deleted(self, object_id: str) -> None:
         self._dicts.pop(object_id, None)
 

@@ -20,7 +20,7 @@ from intermodal.control.functions import Function, Functions, Revision
 from intermodal.control.generator_values import GeneratorValues, Payload
 from intermodal.control.secret_service import SecretService
 from intermodal.machines.retry import Cause
-from intermodal.model.container import ContainerExit, ContainerSpec, ExitCause
+from intermodal.model.container import ContainerExit, ContainerSpec, ExitCause, MountedObject
 from intermodal.model.errors import BadImage, MissingTool, RuntimeFailure
 from intermodal.node.interface import Node
 from intermodal.scheduling import events, instructions
@@ -361,6 +361,7 @@ class Fleet:
             env,
             spec.resources,
             spec.block_network,
+            tuple(MountedObject(one.path, one.object_id, one.read_only) for one in spec.volumes),
         )
 
     def _stop(self, wanted: instructions.StopContainer) -> None:

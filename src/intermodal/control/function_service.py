@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import posixpath
 import random
 from collections.abc import Iterable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 from intermodal.control.access import require_app, require_use, require_user
 from intermodal.control.apps import App, Apps
@@ -13,6 +14,7 @@ from intermodal.control.fleet import Fleet
 from intermodal.control.functions import Function, Functions, Revision, merge_files
 from intermodal.control.image_service import ImageService
 from intermodal.control.mount_service import MountService
+from intermodal.control.named_service import NamedService
 from intermodal.control.rpc import Context, Dispatcher
 from intermodal.control.secret_service import SecretService
 from intermodal.machines.app import AppPhase
@@ -36,11 +38,25 @@ from modal._wire.messages.function import (
     FunctionStats,
     Scaling,
     SourceKind,
+    VolumeMount,
 )
 from modal.exception import InvalidError, NotFoundError
 
 _SERIALIZED_LIMIT = 16 * 1024 * 1024
 _TIMEOUT_RANGE = (1.0, 7 * 24 * 3600.0)
+_MOST_VOLUMES = 100
+#: Where nothing can be mounted: the system's own.
+_RESERVED = ("/proc", "/sys", "/dev", "/opt/intermodal")
+
+
+@dataclass(frozen=True)
+class Parts:
+    """Where the parts that functions are made of come from."""
+
+    images: ImageService
+    mounts: MountService
+    secrets: SecretService
+    named: NamedService
 
 
 class FunctionService:
@@ -51,18 +67,17 @@ class FunctionService:
         store: Store,
         apps: Apps,
         functions: Functions,
-        images: ImageService,
-        mounts: MountService,
-        secrets: SecretService,
+        parts: Parts,
         fleet: Fleet,
         rng: random.Random,
     ) -> None:
         self._store = store
         self._apps = apps
         self._functions = functions
-        self._images = images
-        self._mounts = mounts
-        self._secrets = secrets
+        self._named = parts.named
+        self._images = parts.images
+        self._mounts = parts.mounts
+        self._secrets = parts.secrets
         self._fleet = fleet
         self._rng = rng
 
@@ -79,11 +94,17 @@ class FunctionService:
         if app.machine.state is not AppPhase.DRAFT:
             require_open(app)
         check_spec(request.spec, len(body))
+        self._check_volumes(app, request.spec)
         function_id = new_id("fu", self._rng)
         function = Function(function_id, request.app_id, await self.load(function_id, request.spec, body))
         self._store.write([record_of(function)])
         self._functions.add(function)
         return handle_of(function)
+
+    def _check_volumes(self, app: App, spec: FunctionSpec) -> None:
+        """Raise `NotFoundError` for a volume that is not there, or belongs to another environment than the app."""
+        for one in spec.volumes:
+            self._named.require_mountable(one.object_id, app.record.environment_id)
 
     async def restore(self, record: FunctionRecord) -> None:
         """Bring back a function after a restart. Raises `NotFoundError` when its image or mounts are gone."""
@@ -198,10 +219,27 @@ def check_spec(spec: FunctionSpec, body_size: int) -> None:
         ),
         (concurrency.max_inputs is None or concurrency.max_inputs >= 1, "max_inputs must be 1 or more"),
         *(class_rules(spec.cls, concurrency.batch_max_size > 0) if spec.cls is not None else ()),
+        *_volume_rules(spec.volumes),
     )
     _enforce(spec.name, rules)
     if spec.schedule:
         schedules.parse(spec.schedule)
+
+
+def _volume_rules(volumes: list[VolumeMount]) -> Iterable[tuple[bool, str]]:
+    paths = [one.path for one in volumes]
+    yield len(paths) <= _MOST_VOLUMES, f"at most {_MOST_VOLUMES} volumes can be mounted"
+    yield (
+        all(path.startswith("/") and posixpath.normpath(path) == path != "/" and "\0" not in path for path in paths),
+        "volumes must be mounted at absolute paths of directories",
+    )
+    yield (
+        not any(f"{path}/".startswith(f"{reserved}/") for path in paths for reserved in _RESERVED),
+        "volumes cannot be mounted at a path that belongs to the system",
+    )
+    nested = any(f"{path}/".startswith(f"{other}/") for path in paths for other in paths if path is not other)
+    yield not nested, "one volume cannot be mounted within another"
+    yield len({one.object_id for one in volumes}) == len(volumes), "one volume can be mounted once"
 
 
 def check_scaling(name: str, scaling: Scaling) -> None:

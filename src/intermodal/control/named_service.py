@@ -23,6 +23,7 @@ from modal._wire.messages.named import (
     NAMED_FIND,
     NAMED_GET,
     NAMED_LIST,
+    NAMED_RENAME,
     EphemeralCreate,
     EphemeralRelease,
     NamedDelete,
@@ -31,15 +32,26 @@ from modal._wire.messages.named import (
     NamedInfo,
     NamedList,
     NamedListed,
+    NamedRename,
     ObjectKind,
 )
 from modal.exception import InvalidError, NotFoundError
 
-_PREFIXES = {ObjectKind.DICT: "di", ObjectKind.QUEUE: "qu"}
+_PREFIXES = {
+    ObjectKind.DICT: "di",
+    ObjectKind.QUEUE: "qu",
+    ObjectKind.VOLUME: "vo",
+    ObjectKind.NETWORK_FILE_SYSTEM: "sr",
+}
+#: What people call them.
+_WORDS = {ObjectKind.NETWORK_FILE_SYSTEM.value: "network file system"}
 
 
 class Holder(Protocol):
     """What keeps the content of one kind of object."""
+
+    def created(self, object_id: str) -> None:
+        """The object is new; also called for each that there is when the server starts."""
 
     def deleted(self, object_id: str) -> None:
         """The object is gone: forget its content and tell who waits for it."""
@@ -66,6 +78,7 @@ class NamedService:
         dispatcher.register(NAMED_GET, self.get)
         dispatcher.register(NAMED_FIND, self.find)
         dispatcher.register(NAMED_DELETE, self.delete)
+        dispatcher.register(NAMED_RENAME, self.rename)
         dispatcher.register(NAMED_LIST, self.list)
         dispatcher.register(EPHEMERAL_CREATE, self.create_ephemeral)
         dispatcher.register(EPHEMERAL_RELEASE, self.release)
@@ -76,6 +89,7 @@ class NamedService:
         """Take what was stored. Clients of ephemeral objects have `grace` seconds to come back."""
         for record in records:
             self._add(record)
+            self.holders[ObjectKind(record.kind)].created(record.object_id)
         owners = {record.session_id for record in self._by_id.values() if record.session_id}
 
         def check() -> None:
@@ -94,9 +108,16 @@ class NamedService:
         """
         record = self._by_id.get(object_id)
         if record is None or record.kind != kind.value:
-            raise NotFoundError(f"There is no {kind.value} {object_id[:60]!r}; it was deleted, or never existed.")
+            raise NotFoundError(f"There is no {_word(kind)} {object_id[:60]!r}; it was deleted, or never existed.")
         require_own_environment(ctx, record.environment_id)
         return record
+
+    def require_mountable(self, object_id: str, environment_id: str) -> None:
+        """Raise `NotFoundError` unless this is a volume or network file system of the environment."""
+        record = self._by_id.get(object_id)
+        kinds = (ObjectKind.VOLUME.value, ObjectKind.NETWORK_FILE_SYSTEM.value)
+        if record is None or record.kind not in kinds or record.environment_id != environment_id:
+            raise NotFoundError(f"There is no volume {object_id[:60]!r} in the app's environment; it may be deleted.")
 
     def exists(self, object_id: str) -> bool:
         return object_id in self._by_id
@@ -105,13 +126,13 @@ class NamedService:
 
     def get(self, ctx: Context, request: NamedGet, body: bytes) -> NamedHandle:
         environment = self._environments.meant_by(ctx, request.environment)
-        check_name(f"a {request.kind.value}", request.name)
+        check_name(f"a {_word(request.kind)}", request.name)
         record = self._by_name.get((request.kind.value, environment.environment_id, request.name))
         if record is not None:
             return NamedHandle(record.object_id)
         if not request.create_if_missing:
             raise NotFoundError(
-                f"There is no {request.kind.value} {request.name!r} in the environment {environment.name!r}. "
+                f"There is no {_word(request.kind)} {request.name!r} in the environment {environment.name!r}. "
                 f"Make it with `modal {request.kind.value} create {request.name}`, or with create_if_missing=True."
             )
         return NamedHandle(self._create(request.kind, environment, request.name, "").object_id, True)
@@ -120,14 +141,27 @@ class NamedService:
         return self.get(ctx, replace(request, create_if_missing=False), body)
 
     def delete(self, ctx: Context, request: NamedDelete, body: bytes) -> Empty:
-        environment = self._environments.meant_by(ctx, request.environment)
-        record = self._by_name.get((request.kind.value, environment.environment_id, request.name))
-        if record is None:
-            raise NotFoundError(
-                f"There is no {request.kind.value} {request.name!r} in the environment {environment.name!r}."
-            )
-        self._delete(record)
+        self._delete(self._require(ctx, request.kind, request.environment, request.name))
         return Empty()
+
+    def rename(self, ctx: Context, request: NamedRename, body: bytes) -> Empty:
+        record = self._require(ctx, request.kind, request.environment, request.name)
+        check_name(f"a {_word(request.kind)}", request.new_name)
+        at = (record.kind, record.environment_id, request.new_name)
+        if self._by_name.get(at, record) is not record:
+            raise InvalidError(f"There is a {_word(request.kind)} {request.new_name!r} already.")
+        renamed = replace(record, name=request.new_name)
+        self._store.write_now([renamed])
+        del self._by_name[record.kind, record.environment_id, record.name]
+        self._add(renamed)
+        return Empty()
+
+    def _require(self, ctx: Context, kind: ObjectKind, environment_name: str, name: str) -> NamedRecord:
+        environment = self._environments.meant_by(ctx, environment_name)
+        record = self._by_name.get((kind.value, environment.environment_id, name))
+        if record is None:
+            raise NotFoundError(f"There is no {_word(kind)} {name[:70]!r} in the environment {environment.name!r}.")
+        return record
 
     def list(self, ctx: Context, request: NamedList, body: bytes) -> NamedListed:
         environment = self._environments.meant_by(ctx, request.environment)
@@ -171,6 +205,7 @@ class NamedService:
         record = NamedRecord(object_id, kind.value, environment.environment_id, name, session_id, self._now())
         self._store.write_now([record])
         self._add(record)
+        self.holders[kind].created(record.object_id)
         return record
 
     def _add(self, record: NamedRecord) -> None:
@@ -183,3 +218,7 @@ class NamedService:
         del self._by_id[record.object_id]
         self._by_name.pop((record.kind, record.environment_id, record.name), None)
         self.holders[ObjectKind(record.kind)].deleted(record.object_id)
+
+
+def _word(kind: ObjectKind) -> str:
+    return _WORDS.get(kind.value, kind.value)

@@ -349,6 +349,9 @@ class QueueService:
 
     # -- life --------------------------------------------------------------------------------------------------
 
+    def created(self, object_id: str) -> None:
+        return  # it is read when it is first used
+
     def deleted(self, object_id: str) -> None:
         queue = self._queues.pop(object_id, None)
         if queue is None:

@@ -26,6 +26,19 @@ class BuiltImage:
 
 
 @dataclass(frozen=True)
+class MountedObject:
+    """A volume or network file system in a container."""
+
+    path: str  #: absolute
+    object_id: str  #: vo-… or sr-…
+    read_only: bool = False
+
+    @property
+    def is_volume(self) -> bool:
+        return self.object_id.startswith("vo-")
+
+
+@dataclass(frozen=True)
 class ContainerSpec:
     """One container to start. Mount files are named by digest; the node finds the bytes in the blob store."""
 
@@ -37,6 +50,7 @@ class ContainerSpec:
     env: dict[str, str] = field(default_factory=dict)  #: over the image's; secrets are in `start.variables`
     resources: Resources = field(default_factory=Resources)
     block_network: bool = False
+    volumes: tuple[MountedObject, ...] = ()
 
 
 class ExitCause(enum.Enum):

@@ -13,11 +13,12 @@ from collections.abc import Awaitable, Sequence
 from dataclasses import dataclass, replace
 
 from intermodal.model.container import ContainerSpec
-from intermodal.model.errors import DiskFull, RuntimeFailure
+from intermodal.model.errors import BadImage, DiskFull, RuntimeFailure
 from intermodal.node.command import RunningCommand
 from intermodal.node.container import Container, Phase
 from intermodal.node.exits import Ending, judge, unwrap
 from intermodal.node.hooks.interface import Hook
+from intermodal.node.hooks.volumes import VolumesHook
 from intermodal.node.interface import NodeCapacity, NodeListener
 from intermodal.node.layout import NodeLayout
 from intermodal.node.mount_table import unmount_below
@@ -51,7 +52,10 @@ class AgentSettings:
 
 
 class Agent:
-    """A `Node` (see the interface). `hooks` make what a container needs, in order; `runtime` runs its process."""
+    """A `Node` (see the interface). `hooks` make what a container needs, in order; `runtime` runs its process.
+
+    `volumes` is the one of the hooks that mounts volumes.
+    """
 
     def __init__(
         self,
@@ -60,12 +64,14 @@ class Agent:
         runtime: Runtime,
         hooks: Sequence[Hook],
         listener: NodeListener,
+        volumes: VolumesHook | None = None,
     ) -> None:
         self._layout = layout
         self._settings = settings
         self._runtime = runtime
         self._hooks = hooks
         self._listener = listener
+        self._volumes = volumes
         self._containers: dict[str, Container] = {}
         self._exec_starts = asyncio.Semaphore(_EXEC_STARTS)
         self._closing = False
@@ -110,6 +116,8 @@ class Agent:
         return NodeCapacity(cpu=float(len(os.sched_getaffinity(0))), memory=memory)
 
     async def start(self, spec: ContainerSpec) -> None:
+        if spec.volumes and self._volumes is None:
+            raise BadImage("Containers that are plain processes cannot have volumes; use the runtime runc.")
         if self._closing:
             raise RuntimeFailure("The agent is shutting down; no container can be started.")
         if spec.container_id in self._containers:
@@ -254,6 +262,22 @@ class Agent:
                     # It may run by now; nobody else would end it.
                     starting.add_done_callback(_discard_command)
                     raise
+
+    async def commit_volume(self, container_id: str, volume_id: str) -> None:
+        container, volumes = self._with_volumes(container_id)
+        with _machine_errors("commit a volume"):
+            await volumes.commit(container, volume_id)
+
+    async def reload_volume(self, container_id: str, volume_id: str) -> list[str]:
+        container, volumes = self._with_volumes(container_id)
+        with _machine_errors("reload a volume"):
+            return await volumes.reload(container, volume_id)
+
+    def _with_volumes(self, container_id: str) -> tuple[Container, VolumesHook]:
+        container = self._containers.get(container_id)
+        if container is None or self._volumes is None:
+            raise RuntimeFailure(f"The container {container_id} does not run, or can have no volumes.")
+        return container, self._volumes
 
     def stop(self, container_id: str, grace: float) -> None:
         container = self._containers.get(container_id)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,12 +17,17 @@ from intermodal.node.hooks.network import NetworkHook
 from intermodal.node.hooks.plain_files import PlainFilesHook
 from intermodal.node.hooks.rootfs import RootfsHook
 from intermodal.node.hooks.runner_socket import RunnerSocketHook
+from intermodal.node.hooks.volumes import VolumesHook
 from intermodal.node.interface import ContainerApi, NodeListener
 from intermodal.node.layout import node_layout
 from intermodal.node.network.namespaces import NamespaceMaker
 from intermodal.node.runtime_copy import CompiledCopies, RuntimeCopies, SourceCopies
 from intermodal.runtimes.mock import MockRuntime
 from intermodal.runtimes.runc import RuncRuntime, RuncSettings
+from intermodal.volumes.live import LiveFolders
+from intermodal.volumes.mounts import VolumeMounts
+from intermodal.volumes.store import VolumeStore
+from modal._wire.messages.app import LogStream
 
 
 @dataclass(frozen=True)
@@ -34,11 +40,27 @@ class NodeSettings:
     hello_timeout: float = 30.0  #: seconds a started process has to say Hello
 
 
+@dataclass(frozen=True)
+class Storage:
+    """Where volumes and network file systems are."""
+
+    volumes: VolumeStore
+    mounts: VolumeMounts
+    folders: LiveFolders
+
+
+def storage_in(data_dir: Path, run_dir: Path, owner: int) -> Storage:
+    """The storage of a data directory, whose files belong to `owner`, who is root in containers."""
+    volumes = VolumeStore(data_dir / "volumes", owner)
+    return Storage(volumes, VolumeMounts(volumes, run_dir / "volumes"), LiveFolders(data_dir / "shared", owner))
+
+
 def isolated_agent(
     settings: NodeSettings,
     blob_path: Callable[[str], Path],
     listener: NodeListener,
     api: ContainerApi,
+    storage: Storage,
     copies: RuntimeCopies | None = None,
 ) -> Agent:
     """An agent whose containers are isolated by an OCI runtime.
@@ -48,16 +70,23 @@ def isolated_agent(
     layout = node_layout(settings.data_dir)
     maker = NamespaceMaker(settings.uid_base)
     runtime = RuncRuntime(RuncSettings(layout.runc_root, layout.cgroup_parent, settings.runtime, settings.pids_limit))
+    volumes = VolumesHook(
+        storage.volumes,
+        storage.mounts,
+        storage.folders,
+        lambda container_id, text: listener.logs(container_id, LogStream.SYSTEM, text, time.time()),
+    )
     hooks: list[Hook] = [
         NetworkHook(layout, maker, settings.network_pool),
         DiskHook(layout, settings.uid_base),
         FilesHook(layout, blob_path),
         RootfsHook(layout, maker),
         EnvironmentHook(copies or CompiledCopies(layout.runtime_copies, layout.runtime_view)),
+        volumes,  # before the socket: the runner loads user code once it is heard there
         RunnerSocketHook(api),
         LogsHook(listener.logs),
     ]
-    return Agent(layout, AgentSettings(settings.uid_base, settings.hello_timeout), runtime, hooks, listener)
+    return Agent(layout, AgentSettings(settings.uid_base, settings.hello_timeout), runtime, hooks, listener, volumes)
 
 
 def plain_agent(

@@ -132,5 +132,19 @@ class Node(Protocol):
             NoSuchCommand: the container has no such program.
         """
 
+    async def commit_volume(self, container_id: str, volume_id: str) -> None:
+        """Commit what a container has written to a volume that it has mounted.
+
+        Raises:
+            InvalidError: it has not.
+            NotFoundError: the volume was deleted.
+        """
+
+    async def reload_volume(self, container_id: str, volume_id: str) -> list[str]:
+        """Show a container the latest version of a volume that it has mounted, after a commit.
+
+        Returns the names of open files, which keep it from that. Raises as `commit_volume`.
+        """
+
     def stop(self, container_id: str, grace: float) -> None:
         """Ask the container to finish; kill it `grace` seconds later (0: at once)."""

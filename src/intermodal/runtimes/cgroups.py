@@ -19,6 +19,8 @@ from intermodal.model.errors import RuntimeFailure
 
 #: Seconds that the kernel may take to let go of a killed process; it dies on the CPU, which may be busy.
 _REMOVAL_TIMEOUT = 30.0
+#: The same to stop every process of a container; one that hangs in the kernel cannot be.
+_FREEZE_TIMEOUT = 5.0
 
 
 class Cgroups:
@@ -82,8 +84,53 @@ class Cgroups:
                 found |= {entry.name for entry in self._parent(root).iterdir() if entry.is_dir()}
         return found
 
+    def freeze(self, name: str) -> None:
+        """Stop every process of the container where it is, until `thaw`. Blocking.
+
+        Raises:
+            RuntimeFailure: they could not all be stopped; they run on.
+        """
+        deadline = time.monotonic() + _FREEZE_TIMEOUT
+        self._set_frozen(name, True)
+        while not self._is_frozen(name):
+            if time.monotonic() > deadline:
+                self.thaw(name)
+                raise RuntimeFailure(f"The processes of container {name} cannot be paused; one hangs in the kernel.")
+            time.sleep(0.001)
+
+    def thaw(self, name: str) -> None:
+        """Let the container's processes go on. No error if they do, or have ended."""
+        with contextlib.suppress(FileNotFoundError):
+            self._set_frozen(name, False)
+
+    def _set_frozen(self, name: str, frozen: bool) -> None:
+        for file, words in self._freezers(name):
+            file.write_text(words[frozen])
+
+    def _is_frozen(self, name: str) -> bool:
+        for file, _ in self._freezers(name):
+            if file.name == "freezer.state":
+                done = _read(file).strip() == "FROZEN"
+            else:
+                done = "frozen 1" in _read(file.with_name("cgroup.events")).splitlines()
+            if not done:
+                return False
+        return True
+
+    def _freezers(self, name: str) -> list[tuple[Path, tuple[str, str]]]:
+        """The files that stop a container, with what to write to let it run and to stop it."""
+        found = []
+        for root, controllers in self._roots:
+            group = self._parent(root) / name
+            if "freezer" in controllers:
+                found.append((group / "freezer.state", ("THAWED", "FROZEN")))
+            elif self.unified_only:
+                found.append((group / "cgroup.freeze", ("0", "1")))
+        return found
+
     def kill(self, name: str) -> None:
         """SIGKILL every process in the container's groups and wait until they are gone. Blocking."""
+        self.thaw(name)  # a frozen process does not die
         deadline = time.monotonic() + _REMOVAL_TIMEOUT
         while pids := self.pids(name):
             for pid in pids:

@@ -23,6 +23,7 @@ class BindMount:
     source: Path
     target: str  #: absolute path in the container
     read_only: bool = True
+    follows: bool = False  #: what is mounted on `source` later, and unmounted, is seen in the container, too
 
 
 @dataclass(frozen=True)
@@ -84,6 +85,12 @@ class ContainerProcess(Protocol):
             NoSuchCommand: the container has no such program, or may not execute it.
             RuntimeFailure: the container has ended, or the process cannot be started.
         """
+
+    async def pause(self) -> None:
+        """Stop every process of the container where it is, until `resume`. Raises RuntimeFailure; then they run on."""
+
+    async def resume(self) -> None:
+        """Let them go on. No error if they do, or have ended."""
 
     async def delete(self) -> None:
         """Free what the runtime keeps for it (cgroups, state), killing it first if it runs. Idempotent."""

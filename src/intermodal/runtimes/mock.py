@@ -132,6 +132,15 @@ class MockProcess:
             self._kill_group()
         self._waiter.signal(number)
 
+    async def pause(self) -> None:
+        if self._waiter.exited.done():
+            raise RuntimeFailure("The container has ended.")
+        os.killpg(self._process.pid, signal.SIGSTOP)
+
+    async def resume(self) -> None:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(self._process.pid, signal.SIGCONT)
+
     async def exec(self, command: ExecCommand) -> ExecProcess:
         if self._waiter.exited.done():
             raise RuntimeFailure("The container has ended.")

@@ -66,7 +66,8 @@ def build_spec(
             "seccomp": seccomp,
             "maskedPaths": list(MASKED_PATHS),
             "readonlyPaths": list(READ_ONLY_PATHS),
-            "rootfsPropagation": "private",
+            # Slave mounts see what happens to their source, which is asked for; nothing goes the other way.
+            "rootfsPropagation": "slave" if any(mount.follows for mount in bundle.mounts) else "private",
         },
     }
 
@@ -135,7 +136,8 @@ def _system_mounts() -> list[dict[str, Any]]:
 
 
 def _bind(mount: BindMount) -> dict[str, Any]:
-    options = ["rbind", "rprivate", "nosuid", "nodev", "ro" if mount.read_only else "rw"]
+    propagation = "rslave" if mount.follows else "rprivate"
+    options = ["rbind", propagation, "nosuid", "nodev", "ro" if mount.read_only else "rw"]
     return {"destination": mount.target, "type": "bind", "source": str(mount.source), "options": options}
 
 

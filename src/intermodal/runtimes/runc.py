@@ -161,6 +161,17 @@ class RuncRuntime:
         """Free the control groups and state of an ended container."""
         await asyncio.to_thread(self._discard, name)
 
+    async def pause(self, name: str) -> None:
+        """Stop a container's processes; see `ContainerProcess.pause`."""
+        try:
+            await asyncio.to_thread(self._cgroups.freeze, name)
+        except OSError as error:
+            raise RuntimeFailure(f"The container {name} cannot be paused: {error}.") from error
+
+    async def resume(self, name: str) -> None:
+        """Let a container's processes go on; see `ContainerProcess.resume`."""
+        await asyncio.to_thread(self._cgroups.thaw, name)
+
     def out_of_memory(self, name: str) -> bool:
         return self._cgroups.out_of_memory_kills(name) > 0
 
@@ -192,6 +203,12 @@ class RuncProcess:
 
     async def exec(self, command: ExecCommand) -> ExecProcess:
         return await self._runtime.exec(self._bundle, command)
+
+    async def pause(self) -> None:
+        await self._runtime.pause(self._name)
+
+    async def resume(self) -> None:
+        await self._runtime.resume(self._name)
 
     async def delete(self) -> None:
         if self._deleted:

@@ -15,6 +15,7 @@ MS_NODEV = 4
 MS_REMOUNT = 32
 MS_BIND = 4096
 MS_PRIVATE = 1 << 18
+MS_SHARED = 1 << 20
 MNT_DETACH = 2
 
 _AT_FDCWD = -100
@@ -71,6 +72,16 @@ def bind_read_only(source: Path, target: Path) -> None:
     mount("", target, "", MS_BIND | MS_REMOUNT | MS_RDONLY | MS_NOSUID | MS_NODEV)
 
 
+def make_shared_point(point: Path) -> None:
+    """Mount the directory `point` on itself such that bind mounts of it follow what is mounted there.
+
+    Raises OSError.
+    """
+    mount(str(point), point, "", MS_BIND)
+    mount("", point, "", MS_PRIVATE)  # apart from the mounts around it, whose peers it would become
+    mount("", point, "", MS_SHARED)
+
+
 def unmount(target: Path) -> bool:
     """Detach what is mounted at `target`; False when nothing is. Raises OSError."""
     if _libc.umount2(os.fsencode(target), MNT_DETACH) == 0:
@@ -81,8 +92,8 @@ def unmount(target: Path) -> bool:
     raise OSError(code, f"unmount {target}: {os.strerror(code)}")
 
 
-def bind_idmapped(source: Path, target: Path, user_namespace: int, *, read_only: bool = True) -> None:
-    """Show `source` at `target`, with owners shifted as `user_namespace` (a descriptor) maps them.
+def bind_idmapped(source: Path, target: Path, user_namespace: int) -> None:
+    """Show `source` read-only at `target`, with owners shifted as `user_namespace` (a descriptor) maps them.
 
     A file of uid 0 in `source` belongs at `target` to whoever is uid 0 in that namespace. Raises OSError.
     """
@@ -92,9 +103,7 @@ def bind_idmapped(source: Path, target: Path, user_namespace: int, *, read_only:
     )
     try:
         attributes = _MountAttr(
-            attr_set=_MOUNT_ATTR_IDMAP | (_MOUNT_ATTR_RDONLY if read_only else 0),
-            propagation=MS_PRIVATE,
-            userns_fd=user_namespace,
+            attr_set=_MOUNT_ATTR_IDMAP | _MOUNT_ATTR_RDONLY, propagation=MS_PRIVATE, userns_fd=user_namespace
         )
         _check(
             _libc.syscall(

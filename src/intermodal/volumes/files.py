@@ -36,9 +36,13 @@ class Tree:
     """The files below a directory of the machine. Raises `NotFoundError` and `InvalidError`, and OSError.
 
     Use it in a `with` block.
+
+    Args:
+        owner: who owns what is made.
     """
 
-    def __init__(self, root: Path) -> None:
+    def __init__(self, root: Path, owner: int = 0) -> None:
+        self._owner = owner
         self._root = os.open(root, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
 
     def __enter__(self) -> Tree:
@@ -116,6 +120,7 @@ class Tree:
                         raise InvalidError(f"{'/' + made!r} cannot be made: a link on the way leads nowhere.")
                     try:
                         os.mkdir(last, 0o755, dir_fd=folder)
+                        self._give(folder, last)
                     except FileExistsError:  # a link that leads nowhere
                         raise InvalidError(f"{'/' + made!r} is there and is no directory.") from None
             elif status is not None and not stat.S_ISDIR(status.st_mode):
@@ -141,6 +146,7 @@ class Tree:
             descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600, dir_fd=folder)
             try:
                 yield descriptor
+                os.fchown(descriptor, self._owner, self._owner)
                 os.fchmod(descriptor, mode)
                 os.rename(draft, name, src_dir_fd=folder, dst_dir_fd=folder)
             except BaseException:
@@ -212,6 +218,7 @@ class Tree:
             with contextlib.suppress(FileNotFoundError):
                 os.unlink(to_name, dir_fd=to_folder)
             os.symlink(os.readlink(name, dir_fd=folder), to_name, dir_fd=to_folder)
+            self._give(to_folder, to_name)
 
     def _copy_file(self, source: str, target: str, status: os.stat_result) -> None:
         reading = self.open(source)
@@ -223,6 +230,9 @@ class Tree:
             os.close(reading)
 
     # -- parts
+
+    def _give(self, folder: int, name: str) -> None:
+        os.chown(name, self._owner, self._owner, dir_fd=folder, follow_symlinks=False)
 
     @contextlib.contextmanager
     def _parent(self, path: str) -> Iterator[tuple[int | None, str]]:

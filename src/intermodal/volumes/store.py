@@ -64,11 +64,13 @@ class VolumeStore:
 
     Args:
         root: the directory; on a file system with extended attributes.
+        owner: who owns new directories at the top of volumes: the user that is root in containers.
         pool: hashes large files on several cores.
     """
 
-    def __init__(self, root: Path, pool: Executor | None = None) -> None:
+    def __init__(self, root: Path, owner: int = 0, pool: Executor | None = None) -> None:
         self.root = root
+        self._owner = owner
         self._pool = pool
         self._locks: dict[str, threading.RLock] = {}
         self._guard = threading.Lock()  # of what follows
@@ -80,9 +82,10 @@ class VolumeStore:
     def create(self, volume_id: str) -> None:
         """Make an empty volume; nothing happens when it exists."""
         folder = self._folder(volume_id)
-        for name in ("layers/empty", "manifests", "pending", "open"):
+        for name in ("layers/empty", "spare", "manifests", "pending", "open"):
             (folder / name).mkdir(parents=True, exist_ok=True)
-        (folder / "layers/empty").chmod(0o755)
+        for name in ("layers/empty", "spare"):
+            _give(folder / name, self._owner)
         if not (folder / "version.json").exists():
             self._write_version(volume_id, Version())
 
@@ -112,6 +115,10 @@ class VolumeStore:
         """The directories of a version, topmost first, above an empty one."""
         folder = self._folder(volume_id) / "layers"
         return [*(folder / layer for layer in version.layers), folder / "empty"]
+
+    def spare_layer(self, volume_id: str) -> Path:
+        """A further empty directory, for a mount that needs two."""
+        return self._folder(volume_id) / "spare"
 
     # -- mounts ------------------------------------------------------------------------------------------------
 
@@ -147,7 +154,7 @@ class VolumeStore:
         """Begin a mount that writes. Raises `NotFoundError`."""
         version = self.hold(volume_id)
         session = Session(volume_id, session_id, self._folder(volume_id) / "open" / session_id, version)
-        _make_writable(session.folder)
+        _make_writable(session.folder, self._owner)
         return session
 
     def close(self, session: Session) -> None:
@@ -180,7 +187,7 @@ class VolumeStore:
             self._drop_needless_opaque(session, session.upper, (path for path, _ in walk(session.upper)))
             session.upper.rename(pending)
         session.copied = {}
-        _make_writable(session.folder)
+        _make_writable(session.folder, self._owner)
         return layer
 
     def copy(self, session: Session) -> str | None:
@@ -226,13 +233,20 @@ class VolumeStore:
             self._write_version(volume_id, version)
         return version
 
+    def extend(self, session: Session, layer: str) -> None:
+        """The session's mount has a pending layer of its own on top: that stays as long as it does."""
+        with self._guard:
+            counts = self._used.setdefault(session.volume_id, {})
+            counts[layer] = counts.get(layer, 0) + 1
+        session.version = Version(session.version.number, (layer, *session.version.layers))
+
     def rebase(self, session: Session) -> list[Path]:
         """Let the session, which is not mounted now, go on from the current version. What is not committed is gone.
 
         Returns the layers to mount it on, topmost first.
         """
         before = session.version
-        _make_writable(session.folder)
+        _make_writable(session.folder, self._owner)
         session.copied = {}
         session.version = self.hold(session.volume_id)
         self.let_go(session.volume_id, before)
@@ -365,11 +379,16 @@ class VolumeStore:
                 os.removexattr(full, OPAQUE)
 
 
-def _make_writable(folder: Path) -> None:
+def _make_writable(folder: Path, owner: int) -> None:
     for name in ("upper", "work"):
         shutil.rmtree(folder / name, ignore_errors=True)
         (folder / name).mkdir(parents=True)
-    (folder / "upper").chmod(0o755)
+    _give(folder / "upper", owner)
+
+
+def _give(folder: Path, owner: int) -> None:
+    folder.chmod(0o755)
+    os.chown(folder, owner, owner)
 
 
 def _print(status: os.stat_result) -> tuple[int, int, int, int]:

@@ -137,6 +137,7 @@ class App:
         # Checked as those of a function are, by the same code.
         defaults = check_options({**NOTHING, "image": image, "mounts": mounts, "secrets": secrets, "volumes": volumes})
         self._image, self._mounts, self._secrets = defaults.image, defaults.mounts, defaults.secrets
+        self._mounted = defaults.mounted
         self._not_yet = defaults.not_yet
         self._functions: dict[str, Function[Any, Any, Any]] = {}
         self._classes: dict[str, Cls] = {}

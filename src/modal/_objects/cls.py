@@ -199,7 +199,8 @@ class Cls(Object):
     ) -> Cls:
         """The class with other options, whose instances have containers of their own.
 
-        Args: as of `App.cls`; what is not given stays as it is. `secrets` replaces all secrets of the class.
+        Args: as of `App.cls`; what is not given stays as it is. `secrets` and `volumes` replace all of those
+            of the class.
 
         Raises:
             InvalidError: a value is out of range or of the wrong kind.
@@ -231,7 +232,8 @@ class Cls(Object):
         return made
 
     async def _overrides(self, rpc: RpcClient) -> FunctionOverrides:
-        from .._wire.messages.function import FunctionOverrides
+        from .._wire.messages.function import FunctionOverrides, VolumeMount
+        from .function_load import load_mounted
         from .function_options import NOTHING, check_options
 
         given = self._options.given
@@ -240,6 +242,9 @@ class Cls(Object):
         secret_ids: Optional[list[str]] = None
         if "secrets" in given:
             secret_ids = await self._function._lasting_resolver(rpc).load_all(options.secrets)
+        volumes: Optional[list[VolumeMount]] = None
+        if "volumes" in given:
+            volumes = await load_mounted(self._function._lasting_resolver(rpc), (), options.mounted)
         return FunctionOverrides(
             cpu=resources.cpu if "cpu" in given else None,
             cpu_limit=resources.cpu_limit,
@@ -247,6 +252,7 @@ class Cls(Object):
             memory_limit=resources.memory_limit,
             gpu=resources.gpu if "gpu" in given else None,
             secret_ids=secret_ids,
+            volumes=volumes,
             retries=options.retries if "retries" in given else None,
             timeout=options.timeout if "timeout" in given else None,
             max_containers=given.get("concurrency_limit"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from .._later import NotBuiltYet
@@ -10,8 +11,16 @@ from .._local_files import LocalFile
 from .._local_modules import automount_entries, unsent_modules
 from .._output import output
 from .._serialization import serialize_function
-from .._wire.messages.function import FUNCTION_CREATE, FunctionCreate, FunctionHandle, FunctionSpec, Source
+from .._wire.messages.function import (
+    FUNCTION_CREATE,
+    FunctionCreate,
+    FunctionHandle,
+    FunctionSpec,
+    Source,
+    VolumeMount,
+)
 from ..config import config
+from ..exception import InvalidError
 from .class_build import build_methods
 from .mount import create_mounts
 from .resolver import Resolver, together
@@ -21,6 +30,7 @@ if TYPE_CHECKING:
     from .app import App
     from .function import Function
     from .image import Image
+    from .mounted import Mounted
 
 
 async def load_functions(app: App, resolver: Resolver) -> dict[str, FunctionHandle]:
@@ -50,6 +60,27 @@ def _refuse_what_is_not_built(function: Function[Any, Any, Any]) -> None:
         )
 
 
+async def load_mounted(resolver: Resolver, below: Sequence[Mounted], above: Sequence[Mounted]) -> list[VolumeMount]:
+    """What a function has mounted, with the ids of the objects. `above` wins over `below`, the app's.
+
+    Raises:
+        InvalidError: one is mounted within another.
+        NotFoundError: there is no object of a name.
+    """
+    if not below and not above:
+        return []
+    from .mounted import merge_mounted
+    from .object import Object
+
+    mounted = merge_mounted(below, above)
+    if not all(isinstance(one.obj, Object) for one in mounted):
+        raise NotBuiltYet("modal.CloudBucketMount is not available in this version of intermodal yet.")
+    ids = await resolver.load_all(one.obj for one in mounted if isinstance(one.obj, Object))
+    if len(set(ids)) < len(ids):
+        raise InvalidError("One volume is mounted at two paths; it can be mounted once in a container.")
+    return [VolumeMount(one.path, object_id) for one, object_id in zip(mounted, ids)]
+
+
 class _Loader:
     """Sends what the functions of one app share, once."""
 
@@ -75,6 +106,7 @@ class _Loader:
         image = function._options.image or app.image
         secrets = [*app._secrets, *function._options.secrets]
         mounts = [*app._mounts, *function._options.mounts]
+        volumes = await load_mounted(self._resolver, app._mounted, function._options.mounted)
         image_id, secret_ids, source_mounts, image_mounts, *others = await together(
             [
                 self._resolver.load(image),
@@ -92,7 +124,7 @@ class _Loader:
             image_id = await build_methods(
                 self._resolver.client, user_cls, str(image_id), source, files, list(secret_ids)
             )
-        spec = self._spec(function, str(image_id), mount_ids, list(secret_ids))
+        spec = self._spec(function, str(image_id), mount_ids, list(secret_ids), volumes)
         body = serialize_function(function.get_raw_f()) if function._options.serialized else b""
         handle, _ = await self._resolver.client.unary(
             FUNCTION_CREATE, FunctionCreate(self._resolver.app_id, spec), body
@@ -123,7 +155,12 @@ class _Loader:
         return source_for(raw, serialized, unsent_modules(entry, self._source_files))
 
     def _spec(
-        self, function: Function[Any, Any, Any], image_id: str, mount_ids: list[str], secret_ids: list[str]
+        self,
+        function: Function[Any, Any, Any],
+        image_id: str,
+        mount_ids: list[str],
+        secret_ids: list[str],
+        volumes: list[VolumeMount],
     ) -> FunctionSpec:
         options = function._options
         return FunctionSpec(
@@ -132,6 +169,7 @@ class _Loader:
             image_id=image_id,
             mount_ids=mount_ids,
             secret_ids=secret_ids,
+            volumes=volumes,
             is_generator=function._is_generator,
             resources=options.resources,
             timeout=options.timeout,

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from ..schedule import Schedule
     from .image import Image
     from .mount import Mount
+    from .mounted import Mounted
     from .secret import Secret
 
 _DAY = 86_400
@@ -40,13 +41,12 @@ class FunctionOptions:
     regions: tuple[str, ...]
     enable_memory_snapshot: bool
     schedule: Optional[Schedule]
+    mounted: tuple[Mounted, ...]
     not_yet: tuple[str, ...]
 
 
 #: Parameters whose parts come later, and what counts as not given.
 _NOT_YET = (
-    "volumes",
-    "network_file_systems",
     "proxy",
     "i6pn",
     "_experimental_scheduler_placement",
@@ -128,6 +128,7 @@ def check_options(given: Mapping[str, Any]) -> FunctionOptions:
         regions=_regions(given["region"]),
         enable_memory_snapshot=_flag("enable_memory_snapshot", given["enable_memory_snapshot"]),
         schedule=_schedule(given["schedule"]),
+        mounted=_mounted(given["volumes"], given["network_file_systems"]),
         not_yet=tuple(name for name in _NOT_YET if given.get(name)),
     )
 
@@ -233,6 +234,14 @@ def _regions(value: Union[str, Sequence[str], None]) -> tuple[str, ...]:
     if not all(isinstance(region, str) and region for region in regions):
         raise InvalidError(f"region must be a name or a list of names, not {value!r}.")
     return regions
+
+
+def _mounted(volumes: Any, network_file_systems: Any) -> tuple[Mounted, ...]:
+    if volumes == {} and network_file_systems == {}:  # nothing to import the parts for
+        return ()
+    from .mounted import check_mounted
+
+    return check_mounted(volumes, network_file_systems)
 
 
 def _one_of(name: str, value: Any) -> Any:

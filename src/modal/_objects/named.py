@@ -56,6 +56,13 @@ class Named(Object):
         await rpc.unary(NAMED_DELETE, NamedDelete(cls._kind, name, current_environment(environment)))
 
     @classmethod
+    async def _rename(cls, name: str, new_name: str, client: Optional[Client], environment: Optional[str]) -> None:
+        from .._wire.messages.named import NAMED_RENAME, NamedRename
+
+        rpc = await _connection(client)
+        await rpc.unary(NAMED_RENAME, NamedRename(cls._kind, name, new_name, current_environment(environment)))
+
+    @classmethod
     @asynccontextmanager
     async def _ephemeral(cls, client: Optional[Client], environment: Optional[str]) -> AsyncIterator[Self]:
         from .._wire.messages.named import EPHEMERAL_CREATE, EPHEMERAL_RELEASE, EphemeralCreate, EphemeralRelease

@@ -1,87 +1,236 @@
-"""`modal.NetworkFileSystem`. Declared; it comes with storage."""
+"""`modal.NetworkFileSystem`: a directory that functions share while they run."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import AbstractContextManager
+from collections.abc import AsyncGenerator
 from pathlib import Path, PurePosixPath
-from typing import Any, BinaryIO, Callable, NoReturn, Optional, Union
+from typing import TYPE_CHECKING, Any, BinaryIO, Callable, Optional, Union
 
-from .._later import not_built_yet
-from .object import Object
+from .._local_files import local_directory, walk
+from .._sync import BlockingContext, blocking, generator_in_caller, in_caller, on_loop
+from .._wire.messages.named import ObjectKind
+from ..exception import InvalidError
+from .file_entries import FileEntry, Listing, Reading, Upload, send_files
+from .named import Named
+from .volume import local_file_of
+
+if TYPE_CHECKING:
+    from .client import Client
+
+Progress = Callable[..., Any]
 
 
-class NetworkFileSystem(Object):
-    """A directory that functions share while they run."""
+class NetworkFileSystem(Named):
+    """A directory that functions share while they run: what one writes, the others see at once.
+
+    nfs = modal.NetworkFileSystem.from_name("my-nfs", create_if_missing=True)
+
+    @app.function(network_file_systems={"/shared": nfs})
+    def f():
+        ...
+    """
+
+    _kind = ObjectKind.NETWORK_FILE_SYSTEM
 
     @staticmethod
     def from_name(
         name: str, namespace: Any = None, environment_name: Optional[str] = None, create_if_missing: bool = False
     ) -> NetworkFileSystem:
-        """A network file system by its name."""
-        _missing("from_name")
+        """Refer to a network file system by its name; it is looked up when it is first used.
+
+        Args:
+            name: its name.
+            namespace: no effect.
+            environment_name: the environment; default: that of the configuration.
+            create_if_missing: make it when there is none.
+        """
+        return NetworkFileSystem._named(name, environment_name, create_if_missing)
 
     @classmethod
     def ephemeral(
-        cls, client: Any = None, environment_name: Optional[str] = None, _heartbeat_sleep: float = 300.0
-    ) -> AbstractContextManager[NetworkFileSystem]:
-        """A network file system that lives as long as the context."""
-        _missing("ephemeral")
+        cls, client: Optional[Client] = None, environment_name: Optional[str] = None, _heartbeat_sleep: float = 300.0
+    ) -> BlockingContext[NetworkFileSystem]:
+        """Make a network file system that lives as long as the context, for `with` and `async with`.
+
+        Args:
+            client: the connection to use; default: that of the configuration.
+            environment_name: the environment; default: that of the configuration.
+            _heartbeat_sleep: no effect: the connection itself tells that this client is alive.
+        """
+        return BlockingContext(NetworkFileSystem._ephemeral(client, environment_name))
 
     @staticmethod
-    def lookup(
+    @blocking
+    async def lookup(
         name: str,
         namespace: Any = None,
-        client: Any = None,
+        client: Optional[Client] = None,
         environment_name: Optional[str] = None,
         create_if_missing: bool = False,
     ) -> NetworkFileSystem:
-        """A network file system by its name, looked up at once."""
-        _missing("lookup")
+        """Find a network file system by its name, now. Arguments as of `from_name`.
+
+        Raises:
+            NotFoundError: there is none.
+        """
+        found = NetworkFileSystem.from_name(name, None, environment_name, create_if_missing)
+        return await NetworkFileSystem._lookup(found, client)
 
     @staticmethod
-    def delete(name: str, client: Any = None, environment_name: Optional[str] = None) -> None:
-        """Delete a network file system."""
-        _missing("delete")
+    @blocking
+    async def delete(name: str, client: Optional[Client] = None, environment_name: Optional[str] = None) -> None:
+        """Delete a network file system with its files.
 
-    def write_file(self, remote_path: str, fp: BinaryIO, progress_cb: Optional[Callable[..., Any]] = None) -> int:
-        """Write a file from an open one; return its size in bytes."""
-        _missing("write_file")
+        Raises:
+            NotFoundError: there is none of this name.
+        """
+        await NetworkFileSystem._delete(name, client, environment_name)
 
-    def read_file(self, path: str) -> Iterator[bytes]:
-        """Read a file in pieces."""
-        _missing("read_file")
+    @in_caller
+    async def write_file(self, remote_path: str, fp: BinaryIO, progress_cb: Optional[Progress] = None) -> int:
+        """Write a file from an open one, atomically: others see the old content or the new. Parents are made.
 
-    def iterdir(self, path: str) -> Iterator[Any]:
-        """Iterate over the entries of a directory."""
-        _missing("iterdir")
+        Args:
+            remote_path: its path; one that ends with a slash is the directory, and the file keeps its name.
+            fp: a binary file.
+            progress_cb: called with ``advance=<bytes>`` for each piece that was sent, and with ``complete=True``.
 
-    def add_local_file(
+        Returns:
+            How many bytes were written.
+
+        Raises:
+            InvalidError: a directory is there, or `fp` gives no bytes.
+        """
+        remote = str(remote_path)
+        if remote.endswith("/"):
+            name = getattr(fp, "name", None)
+            if not isinstance(name, str):
+                raise InvalidError(f"{remote!r} is a directory, and the file object has no name to be kept.")
+            remote += Path(name).name
+        return await on_loop(self._send(Upload(fp, remote), progress_cb))
+
+    async def _send(self, upload: Upload, progress: Optional[Progress]) -> int:
+        rpc, object_id = await self._bind()
+        if progress is None:
+            return await send_files(rpc, object_id, [upload], force=True)
+        size = await send_files(rpc, object_id, [upload], force=True, sent=lambda count: progress(advance=count))
+        progress(complete=True)
+        return size
+
+    @generator_in_caller()
+    async def read_file(self, path: str) -> AsyncGenerator[bytes, None]:
+        """Read a file in pieces of up to 1 MiB, with `for` or `async for`.
+
+        Raises:
+            NotFoundError: there is no such file.
+            InvalidError: it is a directory.
+        """
+        reading = Reading(self, path)
+        try:
+            while data := await on_loop(reading.next()):
+                yield data
+        finally:
+            await on_loop(reading.close())
+
+    @generator_in_caller()
+    async def iterdir(self, path: str) -> AsyncGenerator[FileEntry, None]:
+        """Iterate over entries, with `for` or `async for`.
+
+        Args:
+            path: a directory: its entries, with their names; a file: its own entry; a pattern with `*` or `**`: all
+                that it matches, with their paths from the root.
+
+        Raises:
+            NotFoundError: there is no such path.
+        """
+        listing = Listing(self, path, is_glob="*" in path)
+        try:
+            while part := await on_loop(listing.next()):
+                for entry in part:
+                    yield _as_listed(entry, path)
+        finally:
+            await on_loop(listing.close())
+
+    @in_caller
+    async def listdir(self, path: str) -> list[FileEntry]:
+        """List entries; argument and errors as of `iterdir`."""
+        return await on_loop(self._list(path))
+
+    async def _list(self, path: str) -> list[FileEntry]:
+        listing, entries = Listing(self, path, is_glob="*" in path), []
+        try:
+            while part := await listing.next():
+                entries += [_as_listed(entry, path) for entry in part]
+        finally:
+            await listing.close()
+        return entries
+
+    @in_caller
+    async def add_local_file(
         self,
         local_path: Union[Path, str],
         remote_path: Optional[Union[str, PurePosixPath]] = None,
-        progress_cb: Optional[Callable[..., Any]] = None,
+        progress_cb: Optional[Progress] = None,
     ) -> None:
-        """Copy a local file into it."""
-        _missing("add_local_file")
+        """Copy a local file into it.
 
-    def add_local_dir(
+        Args:
+            local_path: the local file.
+            remote_path: its path; default: the file's name in the root directory.
+            progress_cb: as of `write_file`.
+
+        Raises:
+            InvalidError: the local file does not exist.
+        """
+        remote = f"/{Path(local_path).name}" if remote_path is None else str(remote_path)
+        file = local_file_of(local_path, remote)
+        await on_loop(self._send(Upload(file.path, remote, file.mode), progress_cb))
+
+    @in_caller
+    async def add_local_dir(
         self,
         local_path: Union[Path, str],
         remote_path: Optional[Union[str, PurePosixPath]] = None,
-        progress_cb: Optional[Callable[..., Any]] = None,
+        progress_cb: Optional[Progress] = None,
     ) -> None:
-        """Copy a local directory into it."""
-        _missing("add_local_dir")
+        """Copy a local directory into it, with all that is below.
 
-    def listdir(self, path: str) -> list[Any]:
-        """List the entries of a directory."""
-        _missing("listdir")
+        Args:
+            local_path: the local directory.
+            remote_path: the directory that corresponds to it; default: one of the same name in the root directory.
+            progress_cb: as of `write_file`.
 
-    def remove_file(self, path: str, recursive: bool = False) -> None:
-        """Remove a file or directory."""
-        _missing("remove_file")
+        Raises:
+            InvalidError: the local directory does not exist.
+        """
+        root = local_directory(local_path)
+        remote = f"/{root.name}" if remote_path is None else str(remote_path).rstrip("/") or "/"
+        for file in walk(root, remote, lambda path: False):
+            await on_loop(self._send(Upload(file.path, file.remote_path, file.mode), progress_cb))
+        if not any(root.iterdir()):
+            await on_loop(self._send(Upload(None, remote), None))
+
+    @in_caller
+    async def remove_file(self, path: str, recursive: bool = False) -> None:
+        """Remove a file, or with `recursive` a directory.
+
+        Raises:
+            NotFoundError: there is no such path.
+            InvalidError: it is a directory and `recursive` is not set.
+        """
+        from .._wire.messages.files import FILE_REMOVE, FileRemove
+
+        async def remove() -> None:
+            rpc, object_id = await self._bind()
+            await rpc.unary(FILE_REMOVE, FileRemove(object_id, path, bool(recursive)))
+
+        await on_loop(remove())
 
 
-def _missing(method: str) -> NoReturn:
-    not_built_yet(f"modal.NetworkFileSystem.{method}")
+def _as_listed(entry: FileEntry, path: str) -> FileEntry:
+    """Entries of a directory go by their names, those of a pattern by their paths."""
+    if "*" in path:
+        return entry
+    base = str(PurePosixPath("/" + path.strip("/"))).strip("/")
+    name = entry.path[len(base) :].strip("/") if base and entry.path != base else entry.path
+    return FileEntry(name, entry.type, entry.mtime, entry.size)

@@ -1,17 +1,43 @@
-"""`modal.Volume`. Declared; it comes with storage."""
+"""`modal.Volume`: a file system that functions share and that keeps its content, in versions."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import AbstractContextManager
-from typing import Any, NoReturn, Optional
+from collections.abc import AsyncGenerator, Sequence
+from pathlib import Path, PurePosixPath
+from typing import TYPE_CHECKING, Any, BinaryIO, Optional, Union
 
-from .._later import not_built_yet
-from .object import Object
+from .. import _sync
+from .._local_files import local_directory, local_file, walk
+from .._sync import BlockingContext, blocking, generator_in_caller, in_caller, on_loop
+from .._wire.messages.named import ObjectKind
+from ..exception import InvalidError
+from .file_entries import FileEntry, Listing, Reading, Upload, send_files
+from .named import Named
+
+if TYPE_CHECKING:
+    from types import TracebackType
+
+    from typing_extensions import Self
+
+    from .client import Client
 
 
-class Volume(Object):
-    """A file system that functions share and that keeps its content."""
+class Volume(Named):
+    """A file system that functions share and that keeps its content.
+
+    What a container writes is seen by others once it is committed, with `commit`, by itself every few seconds, and when
+    the container ends. A container sees what others have committed after `reload`, or when it starts. The last commit
+    of a file wins.
+
+    volume = modal.Volume.from_name("my-volume", create_if_missing=True)
+
+    @app.function(volumes={"/data": volume})
+    def write():
+        Path("/data/hello.txt").write_text("hello")
+        volume.commit()
+    """
+
+    _kind = ObjectKind.VOLUME
 
     @staticmethod
     def from_name(
@@ -21,74 +47,302 @@ class Volume(Object):
         create_if_missing: bool = False,
         version: Optional[int] = None,
     ) -> Volume:
-        """A volume by its name."""
-        not_built_yet("modal.Volume.from_name")
+        """Refer to a volume by its name; it is looked up when it is first used.
+
+        Args:
+            name: its name.
+            namespace: no effect.
+            environment_name: the environment; default: that of the configuration.
+            create_if_missing: make it when there is none.
+            version: no effect: there is one kind of volume.
+        """
+        return Volume._named(name, environment_name, create_if_missing)
 
     @classmethod
     def ephemeral(
         cls,
-        client: Any = None,
+        client: Optional[Client] = None,
         environment_name: Optional[str] = None,
         version: Optional[int] = None,
         _heartbeat_sleep: float = 300.0,
-    ) -> AbstractContextManager[Volume]:
-        """A volume that lives as long as the context."""
-        not_built_yet("modal.Volume.ephemeral")
+    ) -> BlockingContext[Volume]:
+        """Make a volume that lives as long as the context, for `with` and `async with`.
+
+        Args:
+            client: the connection to use; default: that of the configuration.
+            environment_name: the environment; default: that of the configuration.
+            version: no effect.
+            _heartbeat_sleep: no effect: the connection itself tells that this client is alive.
+        """
+        return BlockingContext(Volume._ephemeral(client, environment_name))
 
     @staticmethod
-    def lookup(
+    @blocking
+    async def lookup(
         name: str,
         namespace: Any = None,
-        client: Any = None,
+        client: Optional[Client] = None,
         environment_name: Optional[str] = None,
         create_if_missing: bool = False,
         version: Optional[int] = None,
     ) -> Volume:
-        """A volume by its name, looked up at once."""
-        not_built_yet("modal.Volume.lookup")
+        """Find a volume by its name, now. Arguments as of `from_name`.
 
-    def commit(self) -> None:
-        """Make changes durable and visible to others."""
-        _missing("commit")
+        Raises:
+            NotFoundError: there is none.
+        """
+        return await Volume._lookup(Volume.from_name(name, None, environment_name, create_if_missing), client)
 
-    def reload(self) -> None:
-        """See what others have committed."""
-        _missing("reload")
+    # -- where it is mounted
 
-    def iterdir(self, path: str, *, recursive: bool = True) -> Iterator[Any]:
-        """Iterate over the entries below a path."""
-        _missing("iterdir")
+    @in_caller
+    async def commit(self) -> None:
+        """Make what this container has written durable and visible to others; in a container that has it mounted.
 
-    def listdir(self, path: str, *, recursive: bool = False) -> list[Any]:
-        """List the entries of a directory."""
-        _missing("listdir")
+        Raises:
+            InvalidError: it is not mounted here.
+        """
+        from .._wire.messages.files import VOLUME_COMMIT, VolumeRef
 
-    def read_file(self, path: str) -> Iterator[bytes]:
-        """Read a file in pieces."""
-        _missing("read_file")
+        async def commit() -> None:
+            rpc, volume_id = await self._bind()
+            await rpc.unary(VOLUME_COMMIT, VolumeRef(volume_id))
 
-    def remove_file(self, path: str, recursive: bool = False) -> None:
-        """Remove a file or directory."""
-        _missing("remove_file")
+        await on_loop(commit())
 
-    def copy_files(self, src_paths: Sequence[str], dst_path: str) -> None:
-        """Copy files as `cp` does."""
-        _missing("copy_files")
+    @in_caller
+    async def reload(self) -> None:
+        """See what others have committed; in a container that has it mounted. What it has written is committed first.
 
-    def batch_upload(self, force: bool = False) -> Any:
-        """Upload files and directories in one go."""
-        _missing("batch_upload")
+        Raises:
+            RuntimeError: files of the volume are open; the message names them.
+            InvalidError: it is not mounted here.
+        """
+        from .._wire.messages.files import VOLUME_RELOAD, VolumeRef
+
+        async def reload() -> list[str]:
+            rpc, volume_id = await self._bind()
+            reply, _ = await rpc.unary(VOLUME_RELOAD, VolumeRef(volume_id))
+            return reply.open_files
+
+        if open_files := await on_loop(reload()):
+            names = ", ".join(open_files[:10]) + (" and more" if len(open_files) > 10 else "")
+            raise RuntimeError(f"The volume cannot be reloaded while files of it are open: {names}. Close them first.")
+
+    # -- from anywhere
+
+    @generator_in_caller()
+    async def iterdir(self, path: str, *, recursive: bool = True) -> AsyncGenerator[FileEntry, None]:
+        """Iterate over the committed entries of a directory, with `for` or `async for`; of a file: its own entry.
+
+        Args:
+            path: from the root of the volume.
+            recursive: with all that is below.
+
+        Raises:
+            NotFoundError: there is no such path.
+        """
+        listing = Listing(self, path, recursive=recursive)
+        try:
+            while part := await on_loop(listing.next()):
+                for entry in part:
+                    yield entry
+        finally:
+            await on_loop(listing.close())
+
+    @in_caller
+    async def listdir(self, path: str, *, recursive: bool = False) -> list[FileEntry]:
+        """List the committed entries of a directory; of a file: its own entry. Arguments and errors as of `iterdir`."""
+        return await on_loop(self._list(path, recursive))
+
+    async def _list(self, path: str, recursive: bool) -> list[FileEntry]:
+        listing, entries = Listing(self, path, recursive=recursive), []
+        try:
+            while part := await listing.next():
+                entries += part
+        finally:
+            await listing.close()
+        return entries
+
+    @generator_in_caller()
+    async def read_file(self, path: str) -> AsyncGenerator[bytes, None]:
+        """Read a committed file in pieces of up to 1 MiB, with `for` or `async for`.
+
+        Raises:
+            NotFoundError: there is no such file.
+            InvalidError: it is a directory.
+        """
+        reading = Reading(self, path)
+        try:
+            while data := await on_loop(reading.next()):
+                yield data
+        finally:
+            await on_loop(reading.close())
+
+    @in_caller
+    async def remove_file(self, path: str, recursive: bool = False) -> None:
+        """Remove a file, or with `recursive` a directory.
+
+        Raises:
+            NotFoundError: there is no such path.
+            InvalidError: it is a directory and `recursive` is not set.
+        """
+        from .._wire.messages.files import FILE_REMOVE, FileRemove
+
+        async def remove() -> None:
+            rpc, volume_id = await self._bind()
+            await rpc.unary(FILE_REMOVE, FileRemove(volume_id, path, bool(recursive)))
+
+        await on_loop(remove())
+
+    @in_caller
+    async def copy_files(self, src_paths: Sequence[str], dst_path: str) -> None:
+        """Copy files within the volume as `cp -r` does.
+
+        Args:
+            src_paths: files and directories, from the root of the volume.
+            dst_path: a directory to copy into, or for a single source its new path.
+
+        Raises:
+            NotFoundError: there is no such source, or no directory for the target.
+            InvalidError: several sources and a target that is no directory, or a copy into itself.
+        """
+        from .._wire.messages.files import FILES_COPY, FilesCopy
+
+        if isinstance(src_paths, str) or not all(isinstance(path, str) for path in src_paths):
+            raise InvalidError("Volume.copy_files takes a list of paths as src_paths.")
+
+        async def copy() -> None:
+            rpc, volume_id = await self._bind()
+            await rpc.unary(FILES_COPY, FilesCopy(volume_id, list(src_paths), dst_path))
+
+        await on_loop(copy())
+
+    def batch_upload(self, force: bool = False) -> VolumeUpload:
+        """Upload files and directories, which are committed together when the `with` block ends.
+
+        Args:
+            force: replace files that are there. A directory is never replaced by a file.
+
+        with volume.batch_upload() as batch:
+            batch.put_file("local.txt", "/remote.txt")
+            batch.put_directory("/local/directory", "/remote/directory")
+            batch.put_file(io.BytesIO(b"data"), "/data.bin")
+        """
+        return VolumeUpload(self, bool(force))
 
     @staticmethod
-    def delete(name: str, client: Any = None, environment_name: Optional[str] = None) -> None:
-        """Delete a volume."""
-        _missing("delete")
+    @blocking
+    async def delete(name: str, client: Optional[Client] = None, environment_name: Optional[str] = None) -> None:
+        """Delete a volume. Containers that have it mounted keep what they see until they end; they can commit no more.
+
+        Raises:
+            NotFoundError: there is none of this name.
+        """
+        await Volume._delete(name, client, environment_name)
 
     @staticmethod
-    def rename(old_name: str, new_name: str, *, client: Any = None, environment_name: Optional[str] = None) -> None:
-        """Rename a volume."""
-        _missing("rename")
+    @blocking
+    async def rename(
+        old_name: str, new_name: str, *, client: Optional[Client] = None, environment_name: Optional[str] = None
+    ) -> None:
+        """Give a volume another name.
+
+        Raises:
+            NotFoundError: there is none of this name.
+            InvalidError: the new name is taken, or is none.
+        """
+        await Volume._rename(old_name, new_name, client, environment_name)
 
 
-def _missing(method: str) -> NoReturn:
-    not_built_yet(f"modal.Volume.{method}")
+class VolumeUpload:
+    """What `Volume.batch_upload` gives: collects files, and sends them when its context ends well."""
+
+    def __init__(self, volume: Volume, force: bool) -> None:
+        self._volume = volume
+        self._force = force
+        self._uploads: list[Upload] = []
+
+    def put_file(
+        self,
+        local_file: Union[Path, str, BinaryIO],
+        remote_path: Union[PurePosixPath, str],
+        mode: Optional[int] = None,
+    ) -> None:
+        """Add a file.
+
+        Args:
+            local_file: its path, or an open binary file.
+            remote_path: its path in the volume; one that ends with a slash is the directory to put it in.
+            mode: permission bits; default: readable by all, executable if the local file is.
+
+        Raises:
+            InvalidError: the local file does not exist, or the path is not possible.
+        """
+        remote = _remote(remote_path)
+        if hasattr(local_file, "read"):
+            if remote.endswith("/"):
+                raise InvalidError(f"A file object needs the path of a file, not of a directory: {remote!r}.")
+            opened: Any = local_file
+            self._uploads.append(Upload(opened, remote, 0o644 if mode is None else mode))
+            return
+        if remote.endswith("/"):
+            remote += Path(str(local_file)).name
+        path: Any = local_file
+        file = local_file_of(path, remote)
+        self._uploads.append(Upload(file.path, remote, file.mode if mode is None else mode))
+
+    def put_directory(
+        self, local_path: Union[Path, str], remote_path: Union[PurePosixPath, str], recursive: bool = True
+    ) -> None:
+        """Add the files of a directory.
+
+        Args:
+            local_path: the local directory.
+            remote_path: the directory in the volume that corresponds to it.
+            recursive: with all that is below.
+
+        Raises:
+            InvalidError: the local directory does not exist, or a file in it cannot be read.
+        """
+        root, remote = local_directory(local_path), _remote(remote_path)
+        for file in walk(root, remote.rstrip("/") or "/", lambda path: False, recursive=recursive):
+            self._uploads.append(Upload(file.path, file.remote_path, file.mode))
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, cls: Optional[type[BaseException]], error: Optional[BaseException], traceback: Optional[TracebackType]
+    ) -> None:
+        if cls is None and self._uploads:
+            _sync.run(self._send())
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, cls: Optional[type[BaseException]], error: Optional[BaseException], traceback: Optional[TracebackType]
+    ) -> None:
+        if cls is None and self._uploads:
+            await _sync.run_async(self._send())
+
+    async def _send(self) -> None:
+        rpc, volume_id = await self._volume._bind()
+        await send_files(rpc, volume_id, self._uploads, force=self._force)
+
+
+def local_file_of(path: Union[Path, str], remote: str) -> Any:
+    """The local file, checked. Raises InvalidError."""
+    if not isinstance(path, (str, Path)):
+        raise InvalidError(f"A file to be uploaded is a path or an open binary file, not {path!r}.")
+    return local_file(path, remote)
+
+
+def _remote(path: Union[PurePosixPath, str]) -> str:
+    if not isinstance(path, (str, PurePosixPath)):
+        raise InvalidError(f"A path in a volume is a string, not {path!r}.")
+    text = str(path)
+    if ".." in text.split("/") or "\0" in text or not text.strip("/"):
+        raise InvalidError(f"{text!r} is not possible as the path of a file in a volume.")
+    return text

@@ -26,10 +26,13 @@ OPEN_TO_CONTAINERS = {
 }
 #: What the code of an environment shares: objects with names, and ephemeral ones by their secret ids.
 SHARED_IN_AN_ENVIRONMENT = {
-    *(f"named.{verb}" for verb in ("get", "find", "delete", "list")),
+    *(f"named.{verb}" for verb in ("get", "find", "delete", "rename", "list")),
     *(f"ephemeral.{verb}" for verb in ("create", "release")),
     *(f"dict.{verb}" for verb in ("get", "contains", "put", "pop", "clear", "len", "scan")),
     *(f"queue.{verb}" for verb in ("put", "get", "scan", "len", "clear")),
+    *(f"files.{verb}" for verb in ("list", "put", "copy")),
+    *(f"file.{verb}" for verb in ("read", "remove")),
+    *(f"volume.{verb}" for verb in ("commit", "reload")),
     "secret.lookup",  # the id; no reply holds a value
 }
 #: What it may do with the deployed apps of its environment: find and call their functions.

@@ -19,7 +19,7 @@ from typing import Any
 
 from intermodal.model.container import BuiltImage, ContainerExit, ContainerSpec
 from intermodal.node.agent import Agent
-from intermodal.node.composition import NodeSettings, isolated_agent
+from intermodal.node.composition import NodeSettings, isolated_agent, storage_in
 from intermodal.node.layout import node_layout
 from intermodal.node.mount_table import mounts_below
 from intermodal.node.runtime_copy import RuntimeCopy
@@ -249,7 +249,12 @@ async def open_site(data: Path, home: Path, api: Any = None, **settings: Any) ->
     recorder, copies = Recorder(), ScriptedCopies(home)
     blobs = data / "blobs"
     agent = isolated_agent(
-        NodeSettings(data, **settings), lambda digest: blobs / digest, recorder, api or NoApi(), copies
+        NodeSettings(data, **settings),
+        lambda digest: blobs / digest,
+        recorder,
+        api or NoApi(),
+        storage_in(data, data / "run", 100_000),
+        copies,
     )
     layer = data / "storage" / "base"
     image = BuiltImage("im-1", (layer,), python=PYTHON, python_version=PYTHON.rpartition("python")[2])

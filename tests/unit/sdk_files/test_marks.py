@@ -119,8 +119,6 @@ def test_a_missing_part_is_one_kind_of_error_that_names_it() -> None:
 @pytest.mark.parametrize(
     ("module", "name"),
     [
-        ("volume", "Volume"),
-        ("network_file_system", "NetworkFileSystem"),
         ("sandbox", "Sandbox"),
         ("proxy", "Proxy"),
     ],

@@ -97,6 +97,15 @@ PARAMETERS_LIMIT = 256 * 1024  #: bytes of the values of a class's parameters
 
 
 @dataclass(frozen=True)
+class VolumeMount:
+    """A volume or network file system in the containers of a function."""
+
+    path: str  #: absolute, normalised
+    object_id: str  #: vo-… or sr-…
+    read_only: bool = False
+
+
+@dataclass(frozen=True)
 class FunctionSpec:
     """Everything that the server and the container need to know of a function."""
 
@@ -105,6 +114,7 @@ class FunctionSpec:
     image_id: str
     mount_ids: list[str] = field(default_factory=list)  #: later mounts win
     secret_ids: list[str] = field(default_factory=list)  #: later secrets win
+    volumes: list[VolumeMount] = field(default_factory=list)  #: none within another
     is_generator: bool = False
     resources: Resources = field(default_factory=Resources)
     timeout: float = 300.0  #: seconds per input
@@ -176,6 +186,7 @@ class FunctionOverrides:
     memory_limit: Optional[int] = None  #: with `memory`
     gpu: Optional[list[str]] = None
     secret_ids: Optional[list[str]] = None
+    volumes: Optional[list[VolumeMount]] = None
     retries: Optional[RetryPolicy] = None
     timeout: Optional[float] = None
     max_containers: Optional[int] = None

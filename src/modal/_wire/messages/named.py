@@ -11,6 +11,8 @@ from .common import Empty, Method
 class ObjectKind(enum.Enum):
     DICT = "dict"
     QUEUE = "queue"
+    VOLUME = "volume"
+    NETWORK_FILE_SYSTEM = "nfs"  #: as its command is called
 
 
 @dataclass(frozen=True)
@@ -52,6 +54,16 @@ class NamedDelete:
 
 
 @dataclass(frozen=True)
+class NamedRename:
+    """Give an object another name; InvalidError when that is taken."""
+
+    kind: ObjectKind
+    name: str
+    new_name: str
+    environment: str
+
+
+@dataclass(frozen=True)
 class NamedList:
     kind: ObjectKind
     environment: str
@@ -72,6 +84,7 @@ class NamedListed:
 NAMED_GET = Method("named.get", NamedGet, NamedHandle, mutating=True)
 NAMED_FIND = Method("named.find", NamedGet, NamedHandle)  #: as `named.get`, but makes nothing
 NAMED_DELETE = Method("named.delete", NamedDelete, Empty, mutating=True)
+NAMED_RENAME = Method("named.rename", NamedRename, Empty, mutating=True)
 NAMED_LIST = Method("named.list", NamedList, NamedListed)
 EPHEMERAL_CREATE = Method("ephemeral.create", EphemeralCreate, NamedHandle, mutating=True)
 EPHEMERAL_RELEASE = Method("ephemeral.release", EphemeralRelease, Empty, mutating=True)

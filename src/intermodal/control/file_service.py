@@ -1,0 +1,217 @@
+"""RPC: the files of volumes and network file systems, for whoever has them not mounted."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+from collections.abc import Iterator
+from contextlib import AbstractContextManager
+from pathlib import Path
+from typing import Any, Protocol
+
+from intermodal.control.named_service import NamedService
+from intermodal.control.rpc import Context, Dispatcher, ServerStream
+from intermodal.model.errors import DiskFull, RuntimeFailure
+from intermodal.volumes.files import Found, Tree
+from modal._wire.messages.common import Empty
+from modal._wire.messages.files import (
+    FILE_READ,
+    FILE_REMOVE,
+    FILES_COPY,
+    FILES_LIST,
+    FILES_PUT,
+    FileInfo,
+    FileKind,
+    FilePart,
+    FileRead,
+    FileRemove,
+    FilesCopy,
+    FilesList,
+    FilesListed,
+    FilesPut,
+    FilesPutDone,
+)
+from modal._wire.messages.named import ObjectKind
+from modal.exception import InvalidError, NotFoundError
+
+CHUNK = 1024 * 1024  #: bytes sent at a time
+_ENTRIES = 1_000  # in one part of a listing
+
+
+class Space(Protocol):
+    """Where the files of one kind of object are. Its context managers block."""
+
+    def reading(self, object_id: str) -> AbstractContextManager[Path]:
+        """The files, to be read."""
+
+    def writing(self, object_id: str) -> AbstractContextManager[Path]:
+        """The files, to be changed; an exception in the block undoes what the kind of object can undo."""
+
+
+class FileService:
+    """Lists, reads and changes files.
+
+    Args:
+        spaces: by kind of object.
+        owner: who owns what is made: the user that is root in containers.
+    """
+
+    def __init__(self, named: NamedService, spaces: dict[ObjectKind, Space], owner: int) -> None:
+        self._named = named
+        self._owner = owner
+        self._spaces = spaces
+
+    def register(self, dispatcher: Dispatcher) -> None:
+        dispatcher.register(FILES_LIST, self.list)
+        dispatcher.register(FILE_READ, self.read)
+        dispatcher.register(FILES_PUT, self.put)
+        dispatcher.register(FILE_REMOVE, self.remove)
+        dispatcher.register(FILES_COPY, self.copy)
+
+    # -- requests ----------------------------------------------------------------------------------------------
+
+    async def list(self, ctx: Context, request: FilesList, body: bytes, stream: ServerStream[Any, Any]) -> None:
+        space = self._space(ctx, request.object_id)
+        async with _entered(space.reading(request.object_id)) as root:
+            tree = await _do(Tree, root, self._owner)
+            with tree:
+                found = tree.match(request.path) if request.is_glob else tree.entries(request.path, request.recursive)
+                while part := await _do(_take, found):
+                    await stream.send(FilesListed(part))
+
+    async def read(self, ctx: Context, request: FileRead, body: bytes, stream: ServerStream[Any, Any]) -> None:
+        space = self._space(ctx, request.object_id)
+        async with _entered(space.reading(request.object_id)) as root:
+            with await _do(Tree, root, self._owner) as tree:
+                descriptor = await _do(tree.open, request.path)
+            try:
+                while data := await _do(os.read, descriptor, CHUNK):
+                    await stream.send(Empty(), data)
+            finally:
+                os.close(descriptor)
+
+    async def put(self, ctx: Context, request: FilesPut, body: bytes, stream: ServerStream[Any, Any]) -> FilesPutDone:
+        space = self._space(ctx, request.object_id)
+        try:
+            async with _entered(space.writing(request.object_id)) as root:
+                with await _do(Tree, root, self._owner) as tree:
+                    await _Writer(tree, request.force).write(stream)
+        except _Exists as error:
+            return FilesPutDone(existing=str(error))
+        return FilesPutDone()
+
+    async def remove(self, ctx: Context, request: FileRemove, body: bytes) -> Empty:
+        space = self._space(ctx, request.object_id)
+        async with _entered(space.writing(request.object_id)) as root:
+            with await _do(Tree, root, self._owner) as tree:
+                await _do(tree.remove, request.path, request.recursive)
+        return Empty()
+
+    async def copy(self, ctx: Context, request: FilesCopy, body: bytes) -> Empty:
+        space = self._space(ctx, request.object_id)
+        if not request.sources:
+            raise InvalidError("There is nothing to copy: give one source or more.")
+        async with _entered(space.writing(request.object_id)) as root:
+            with await _do(Tree, root, self._owner) as tree:
+                await _do(tree.copy, request.sources, request.target)
+        return Empty()
+
+    def _space(self, ctx: Context, object_id: str) -> Space:
+        for kind, space in self._spaces.items():
+            if object_id.startswith(f"{PREFIXES[kind]}-"):
+                self._named.require_object(ctx, kind, object_id)
+                return space
+        raise NotFoundError(f"{object_id[:60]!r} is no volume and no network file system.")
+
+
+#: How ids of objects with files begin.
+PREFIXES = {ObjectKind.VOLUME: "vo", ObjectKind.NETWORK_FILE_SYSTEM: "sr"}
+
+
+class _Exists(Exception):
+    """A file that must not be replaced; the text is its path."""
+
+
+class _Writer:
+    """Writes the files of a stream, one after the other."""
+
+    def __init__(self, tree: Tree, force: bool) -> None:
+        self._tree = tree
+        self._force = force
+        self._file: AbstractContextManager[int] | None = None
+        self._descriptor = -1
+
+    async def write(self, stream: ServerStream[Any, Any]) -> None:
+        try:
+            async for part, data in stream:
+                if part.path:
+                    await self._begin(part)
+                elif self._file is None:
+                    raise InvalidError("Bytes of a file came before its path.")
+                if data:
+                    await _do(_write_all, self._descriptor, data)
+            await self._end()
+        except BaseException as error:
+            if self._file is not None:
+                file, self._file = self._file, None
+                file.__exit__(type(error), error, error.__traceback__)
+            raise
+
+    async def _begin(self, part: FilePart) -> None:
+        await self._end()
+        if part.is_folder:
+            await _do(self._tree.make_folder, part.path)
+            return
+        if not self._force:
+            there = await _do(self._tree.find, part.path)
+            if there is not None and there.kind != "directory":
+                raise _Exists(part.path)
+        file = self._tree.replacing(part.path, part.mode & 0o7777)
+        self._descriptor = await _do(file.__enter__)
+        self._file = file
+
+    async def _end(self) -> None:
+        if self._file is not None:
+            file, self._file = self._file, None
+            await _do(file.__exit__, None, None, None)
+
+
+@contextlib.asynccontextmanager
+async def _entered(space: AbstractContextManager[Path]) -> Any:
+    """Enter and leave in a thread."""
+    root = await _do(space.__enter__)
+    try:
+        yield root
+    except BaseException as error:
+        # Leaving must not be cut short by a second cancellation: a mount would stay.
+        suppressed = await asyncio.shield(_do(space.__exit__, type(error), error, error.__traceback__))
+        if not suppressed:
+            raise
+    else:
+        await asyncio.shield(_do(space.__exit__, None, None, None))
+
+
+async def _do(work: Any, *args: Any) -> Any:
+    """Do blocking work in a thread; the machine's failures become typed errors."""
+    try:
+        return await asyncio.to_thread(work, *args)
+    except OSError as error:
+        if error.errno in (28, 122):  # ENOSPC, EDQUOT
+            raise DiskFull(f"The disk of volumes is full: {error.strerror}.") from error
+        raise RuntimeFailure(f"The files cannot be used: {error}.") from error
+
+
+def _take(found: Iterator[Found]) -> list[FileInfo]:
+    part = []
+    for entry in found:
+        part.append(FileInfo(entry.path, FileKind(entry.kind), entry.size, entry.mtime))
+        if len(part) == _ENTRIES:
+            break
+    return part
+
+
+def _write_all(descriptor: int, data: bytes) -> None:
+    view = memoryview(data)
+    while view:
+        view = view[os.write(descriptor, view) :]

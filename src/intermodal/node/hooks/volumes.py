@@ -1,0 +1,283 @@
+"""Volumes and network file systems in containers.
+
+A volume is an overlay over the version that was committed when the container started. It is mounted on a directory of
+the agent's, and the container follows what is mounted there: so a commit can take the writable layer away and put the
+next one in its place, and a reload the latest version, without the container's doing.
+
+Files on disk belong to the users that containers have outside (root is `uid_base`): overlayfs cannot write through a
+mount that shifts owners unless whoever mounts it is such a user.
+
+A commit pauses the container for some milliseconds. When nothing in it could still write to the old layer (open files,
+working directories), that is taken as it is; else what has changed is copied.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from intermodal.model.container import MountedObject
+from intermodal.model.errors import BadImage, RuntimeFailure
+from intermodal.node.container import Container
+from intermodal.node.hooks.interface import Hook
+from intermodal.node.open_files import Use, uses_of
+from intermodal.overlay.mounts import mount_overlay
+from intermodal.runtimes.interface import BindMount
+from intermodal.runtimes.syscalls import MS_RDONLY, make_shared_point, unmount
+from intermodal.volumes.live import LiveFolders
+from intermodal.volumes.mounts import FLAGS, OPTIONS, VolumeMounts
+from intermodal.volumes.store import Session, Version, VolumeStore
+from modal.exception import Error, InvalidError, NotFoundError
+
+log = logging.getLogger(__name__)
+_COMMIT_EVERY = 5.0  # seconds between looks for something to commit
+_COPY_EVERY = 60.0  # seconds between copies of what is being written
+
+
+@dataclass(eq=False)
+class _Mounted:
+    """One volume in one container."""
+
+    wanted: MountedObject
+    point: Path
+    version: Version  #: that a read-only mount holds
+    session: Session | None  #: of one that writes
+    lock: asyncio.Lock = field(default_factory=asyncio.Lock)
+    is_mounted: bool = False
+    copied_at: float = 0.0
+    said: str = ""  #: what kept it from being committed, when that was last said
+
+
+class VolumesHook(Hook):
+    """Mounts `spec.volumes` once the process is there, before it runs user code; commits while it runs, and at its end.
+
+    Args:
+        volumes: below the data directory, as `folders` are.
+        say: tells people something about a container.
+    """
+
+    def __init__(
+        self,
+        volumes: VolumeStore,
+        mounts: VolumeMounts,
+        folders: LiveFolders,
+        say: Callable[[str, str], None],
+    ) -> None:
+        self._volumes = volumes
+        self._mounts = mounts
+        self._folders = folders
+        self._say = say
+        self._mounted: dict[str, list[_Mounted]] = {}
+        self._containers: dict[str, Container] = {}
+        self._committing: asyncio.Task[None] | None = None
+
+    # -- the agent's life
+
+    async def open(self) -> None:
+        for volume_id in self._volumes.volumes():
+            layers = await asyncio.to_thread(self._volumes.recover, volume_id)
+            if layers:
+                log.info("committed to volume %s what %d mounts had left", volume_id, layers)
+        self._committing = asyncio.create_task(self._commit_always(), name="volume commits")
+
+    async def close(self) -> None:
+        if self._committing is not None:
+            self._committing.cancel()
+            await asyncio.gather(self._committing, return_exceptions=True)
+
+    # -- a container's life
+
+    async def prepare(self, container: Container) -> None:
+        mounted = self._mounted[container.id] = []
+        for number, wanted in enumerate(container.spec.volumes):
+            if not wanted.is_volume:
+                folder = self._folders.folder(wanted.object_id)
+                container.mounts.append(BindMount(folder, wanted.path, wanted.read_only))
+                continue
+            point = container.home / "volumes" / str(number)
+            point.mkdir(parents=True)
+            make_shared_point(point)
+            try:
+                mounted.append(await asyncio.to_thread(self._open, wanted, point, f"{container.id}-{number}"))
+            except NotFoundError as error:
+                raise BadImage(f"What is to be mounted at {wanted.path} is gone: {error}") from error
+            container.mounts.append(BindMount(point, wanted.path, wanted.read_only, follows=True))
+
+    def _open(self, wanted: MountedObject, point: Path, session_id: str) -> _Mounted:
+        if wanted.read_only:
+            return _Mounted(wanted, point, self._volumes.hold(wanted.object_id), None)
+        session = self._volumes.open(wanted.object_id, session_id)
+        return _Mounted(wanted, point, session.version, session)
+
+    async def started(self, container: Container) -> None:
+        for one in self._mounted[container.id]:
+            self._mount(one, self._layers(one))
+        self._containers[container.id] = container
+
+    async def release(self, container: Container) -> None:
+        self._containers.pop(container.id, None)
+        for one in self._mounted.pop(container.id, []):
+            async with one.lock:
+                await self._end(container, one)
+
+    async def _end(self, container: Container, one: _Mounted) -> None:
+        while unmount(one.point):  # the overlay, and the directory below it
+            one.is_mounted = False
+        if one.session is None:
+            await asyncio.to_thread(self._volumes.let_go, one.wanted.object_id, one.version)
+            return
+        try:
+            if await asyncio.to_thread(self._volumes.has_changes, one.session):
+                await self._publish(one, await asyncio.to_thread(self._volumes.detach, one.session))
+        except (Error, OSError) as error:
+            self._failed(container, one, error)
+        finally:
+            await asyncio.to_thread(self._volumes.close, one.session)
+
+    # -- what containers ask for
+
+    async def commit(self, container: Container, volume_id: str) -> None:
+        """Commit what the container has written to a volume. Raises `InvalidError`, `NotFoundError`, RuntimeFailure."""
+        for one in self._find(container, volume_id):
+            async with one.lock:
+                await self._commit(container, one)
+
+    async def reload(self, container: Container, volume_id: str) -> list[str]:
+        """Show the container the latest version, after a commit; returns the open files that keep it from that."""
+        for one in self._find(container, volume_id):
+            async with one.lock:
+                await self._commit(container, one)
+                async with self._paused(container):
+                    uses = await asyncio.to_thread(self._uses, container, one)
+                    if uses:
+                        return sorted({use.name for use in uses})
+                    await asyncio.to_thread(self._renew, one)
+        return []
+
+    def _find(self, container: Container, volume_id: str) -> list[_Mounted]:
+        found = [
+            one for one in self._mounted.get(container.id, []) if one.wanted.object_id == volume_id and one.is_mounted
+        ]
+        if not found:
+            raise InvalidError(
+                f"The volume {volume_id} is not mounted in this container: add it to the function's `volumes`."
+            )
+        return found
+
+    # -- committing
+
+    async def _commit_always(self) -> None:
+        while True:
+            await asyncio.sleep(_COMMIT_EVERY)
+            for container in list(self._containers.values()):
+                for one in self._mounted.get(container.id, []):
+                    if one.lock.locked():
+                        continue  # it is being committed
+                    async with one.lock:
+                        await self._commit_quietly(container, one)
+
+    async def _commit_quietly(self, container: Container, one: _Mounted) -> None:
+        """Commit unless the container is writing: then what it has is copied, from time to time."""
+        if not one.is_mounted or container.id not in self._containers:
+            return
+        try:
+            if one.session is None or not await asyncio.to_thread(self._volumes.has_changes, one.session):
+                return
+            uses = await asyncio.to_thread(self._uses, container, one)
+            if any(use.writes for use in uses) and time.monotonic() - one.copied_at < _COPY_EVERY:
+                return
+            await self._commit(container, one)
+        except (Error, OSError) as error:
+            if container.id in self._containers:  # else it has just ended
+                self._failed(container, one, error)
+
+    async def _commit(self, container: Container, one: _Mounted) -> None:
+        session = one.session
+        if session is None or not await asyncio.to_thread(self._volumes.has_changes, session):
+            return
+        layer: str | None
+        async with self._paused(container):
+            uses = await asyncio.to_thread(self._uses, container, one)
+            in_use = any(use.writes for use in uses)
+            layer = None if in_use else await asyncio.to_thread(self._switch, one, session)
+        if in_use:
+            layer = await asyncio.to_thread(self._volumes.copy, session)
+            one.copied_at = time.monotonic()
+        if layer is not None:
+            await self._publish(one, layer)
+
+    def _switch(self, one: _Mounted, session: Session) -> str:
+        """Take the writable layer away, and mount an empty one over it."""
+        self._unmount(one)
+        layer = self._volumes.detach(session)
+        pending = self._volumes.pending(session.volume_id, layer)
+        self._mount(one, [pending, *self._volumes.layers(session.volume_id, session.version)])
+        self._volumes.extend(session, layer)
+        return layer
+
+    def _renew(self, one: _Mounted) -> None:
+        """Mount the latest version."""
+        volume_id = one.wanted.object_id
+        self._unmount(one)
+        if one.session is None:
+            before, one.version = one.version, self._volumes.hold(volume_id)
+            self._volumes.let_go(volume_id, before)
+        else:
+            if self._volumes.has_changes(one.session):
+                self._volumes.publish(volume_id, self._volumes.detach(one.session))
+            self._volumes.rebase(one.session)
+        self._mount(one, self._layers(one))
+
+    async def _publish(self, one: _Mounted, layer: str) -> None:
+        await asyncio.to_thread(self._volumes.publish, one.wanted.object_id, layer)
+        one.said = ""
+        await asyncio.to_thread(self._mounts.merge_if_due, one.wanted.object_id)
+
+    def _failed(self, container: Container, one: _Mounted, error: Exception) -> None:
+        if isinstance(error, NotFoundError):
+            text = f"What was written to {one.wanted.path} is lost, since the volume was deleted."
+        else:
+            text = f"What was written to {one.wanted.path} could not be committed: {error}."
+        if text != one.said:
+            one.said = text
+            log.error("container %s: %s", container.id, text)
+            self._say(container.id, f"{text}\n")
+
+    # -- mounting
+
+    @contextlib.asynccontextmanager
+    async def _paused(self, container: Container) -> Any:
+        if container.process is None:
+            raise RuntimeFailure(f"The container {container.id} has ended.")
+        await container.process.pause()
+        try:
+            yield
+        finally:
+            await container.process.resume()
+
+    def _uses(self, container: Container, one: _Mounted) -> list[Use]:
+        assert container.process is not None
+        return uses_of(container.process.pid, one.wanted.path)
+
+    def _layers(self, one: _Mounted) -> list[Path]:
+        version = one.version if one.session is None else one.session.version
+        return self._volumes.layers(one.wanted.object_id, version)
+
+    def _mount(self, one: _Mounted, layers: list[Path]) -> None:
+        if one.session is not None:
+            mount_overlay(layers, one.session.folder, one.point, flags=FLAGS, options=OPTIONS)
+        else:
+            # An overlay needs two layers, or one to write to; of a new volume there is only an empty one.
+            spare = [self._volumes.spare_layer(one.wanted.object_id)] if len(layers) == 1 else []
+            mount_overlay([*layers, *spare], None, one.point, flags=FLAGS | MS_RDONLY, options=OPTIONS)
+        one.is_mounted = True
+
+    def _unmount(self, one: _Mounted) -> None:
+        one.is_mounted = False
+        unmount(one.point)

@@ -83,12 +83,16 @@ async def connect(stream: Stream, window: Optional[WindowSize]) -> Optional[Term
     if window is not None:
         others.append(_send_window(stream, window))
     tasks = [asyncio.ensure_future(one) for one in others]
+    last = b"\n"
     try:
         async for message, data in stream:
             if data:
+                last = data
                 await write_all(_DESCRIPTORS[message.stream], data)
             if message.exit_code is not None:
                 return message
+        if not last.endswith(b"\n") and os.isatty(1):
+            await write_all(1, b"\r\n")  # this process goes on, on a line of its own
         return None
     finally:
         for task in tasks:

@@ -13,6 +13,7 @@ import contextlib
 import fcntl
 import io
 import os
+import signal
 import struct
 import sys
 import termios
@@ -229,8 +230,16 @@ class Session:
                 return
 
 
+def _ignore_hang_up(number: int, frame: Any) -> None:
+    """The handler of SIGHUP, which comes when the terminal goes."""
+
+
 def _become_controlled_by(terminal: int) -> None:
     """Make `terminal` the one whose keys become signals to this process."""
+    if signal.getsignal(signal.SIGHUP) == signal.SIG_DFL:  # it would end the container
+        if threading.current_thread() is not threading.main_thread():
+            return
+        signal.signal(signal.SIGHUP, _ignore_hang_up)
     with contextlib.suppress(OSError):  # it leads a session already
         os.setsid()
     with contextlib.suppress(OSError):  # user code has chosen another

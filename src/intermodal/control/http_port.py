@@ -72,8 +72,9 @@ class HttpPort:
         self._app = Starlette(routes=routes)
 
     async def _health(self, request: Request) -> JSONResponse:
-        unhealthy = self._store.healthy()
-        return JSONResponse({"ok": not unhealthy, "problem": unhealthy}, status_code=503 if unhealthy else 200)
+        """Anyone may ask, so the reason, which can name hosts and paths, is for `intermodal status` and the log."""
+        is_healthy = not self._store.healthy()
+        return JSONResponse({"ok": is_healthy}, status_code=200 if is_healthy else 503)
 
     async def open(self) -> str:
         """Listen; returns the base URL, or "" when no port is wanted. Raises `InvalidError` when the port is taken."""

@@ -92,14 +92,12 @@ def test_a_full_disk_fails_spawn_and_the_server_recovers_when_there_is_space(
         with pytest.raises(InternalFailure, match="takes no new calls while it cannot keep them"):
             size.remote(b"")
         assert "full" in warnings_of(client)[0]
-        code, said = health(url)
-        assert (code, said["ok"]) == (503, False)
-        assert "full" in str(said["problem"])
+        assert health(url) == (503, {"ok": False})  # anyone may ask; the reason is for clients
         assert before.get(timeout=20) == 100_000, "what was accepted still runs"
 
         filler.unlink()
         until(lambda: not warnings_of(client), "the server to recover")
-        assert health(url) == (200, {"ok": True, "problem": ""})
+        assert health(url) == (200, {"ok": True})
         after = size.spawn(b"b" * 10)
         small_server.kill()
         small_server.start()

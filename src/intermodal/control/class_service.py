@@ -69,6 +69,7 @@ class ClassService:
             # Durable before it can be called: a call that outlives the server finds its function.
             await self._store.write([record])
             require_open(app)
+            cls = self._functions.get(request.function_id)  # a deployment may have removed it meanwhile
         function = self._functions.by_id.get(record.function_id)
         if function is None:  # made by nobody else meanwhile
             function = bound_function(cls, record)

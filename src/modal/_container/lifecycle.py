@@ -52,7 +52,7 @@ class Lifecycle:
         try:
             args, kwargs = user_class.unpack_parameters(bool(self._spec.get("has_constructor")), parameters)
             self._instance = user_class.make_instance(self._cls, args, kwargs)
-            adopt(self._instance, self._cls, self._name, args, kwargs)
+            adopt(self._instance, self._cls, self._name, args, kwargs, bytes(parameters))
         except BaseException as exc:
             self._explain(exc)
         self.current = ""

@@ -167,18 +167,16 @@ class Cls(Object):
             except TypeError as error:
                 raise TypeError(f"{tag}(): {error}") from None
 
-    async def _bind_parameters(
-        self, rpc: RpcClient, class_id: str, args: tuple[Any, ...], kwargs: dict[str, Any]
-    ) -> str:
-        """The id of the function that serves these parameters; on the bridge's loop."""
+    async def _bind_parameters(self, rpc: RpcClient, class_id: str, instance: Instance) -> str:
+        """The id of the function that serves an instance's parameters; on the bridge's loop."""
         from .._wire.messages.function import FUNCTION_BIND, FunctionBind, FunctionOverrides
 
         spec = self._require_class()
-        self._check_arguments(args, kwargs)
+        self._check_arguments(instance._modal_args, instance._modal_kwargs)
         overrides = await self._overrides(rpc) if self._options.given else FunctionOverrides()
-        if not args and not kwargs and overrides == FunctionOverrides():
+        body = instance._modal_pack(spec)
+        if not body and overrides == FunctionOverrides():
             return class_id
-        body = user_class.pack_parameters(spec, args, kwargs, self._function._main_by_value)
         handle, _ = await rpc.unary(FUNCTION_BIND, FunctionBind(class_id, overrides), body)
         return handle.function_id
 
@@ -273,7 +271,8 @@ class Cls(Object):
     def __instancecheck__(self, instance: Any) -> bool:
         """Whether it is an instance of the user's class, or one that calling this made."""
         if isinstance(instance, Instance):
-            return instance._modal_cls._function is self._function
+            other, mine = instance._modal_cls._function, self._function
+            return other is mine or (other._tag, other._reference) == (mine._tag, mine._reference)
         return self._user_cls is not None and isinstance(instance, self._user_cls)
 
     def __mro_entries__(self, bases: tuple[Any, ...]) -> tuple[type, ...]:

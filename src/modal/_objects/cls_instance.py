@@ -16,6 +16,7 @@ from .partial_function import LINK
 
 if TYPE_CHECKING:
     from .._wire.client import RpcClient
+    from .._wire.messages.function import ClassSpec
     from .client import Client
     from .cls import Cls
 
@@ -32,12 +33,15 @@ class Instance:
     """
 
     _modal_cls: Cls
+    _modal_args: tuple[Any, ...]
+    _modal_kwargs: dict[str, Any]
 
-    def __init__(self, cls: Cls, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+    def __init__(self, cls: Cls, args: tuple[Any, ...], kwargs: dict[str, Any], packed: Optional[bytes] = None) -> None:
         state = self.__dict__
         state["_modal_cls"] = cls
         state["_modal_args"] = args
         state["_modal_kwargs"] = kwargs
+        state["_modal_packed"] = packed  # the parameters as they travel
         state["_modal_methods"] = {}
         state["_modal_own"] = None  # the user's instance in this process
         state["_modal_entered"] = False
@@ -53,7 +57,7 @@ class Instance:
         state = self.__dict__
         bound = state["_modal_bound"]
         if bound is None or bound[0] != class_id or time.monotonic() - bound[2] > _BIND_AGAIN:
-            function_id = await cls._bind_parameters(rpc, class_id, state["_modal_args"], state["_modal_kwargs"])
+            function_id = await cls._bind_parameters(rpc, class_id, self)
             bound = state["_modal_bound"] = (class_id, function_id, time.monotonic())
         return rpc, bound[1]
 
@@ -71,6 +75,16 @@ class Instance:
 
     def _modal_any_method(self) -> MethodFunction:
         return MethodFunction.of(self, "", False)
+
+    def _modal_pack(self, spec: ClassSpec) -> bytes:
+        """The parameters as they travel. One process pickles them and all others send the same bytes, since pickles of
+        equal values may differ."""
+        state = self.__dict__
+        if state["_modal_packed"] is None:
+            by_value = self._modal_cls._function._main_by_value
+            state["_modal_packed"] = user_class.pack_parameters(spec, self._modal_args, self._modal_kwargs, by_value)
+        packed: bytes = state["_modal_packed"]
+        return packed
 
     # -- in this process
 
@@ -139,8 +153,11 @@ class Instance:
         return f"{self._modal_cls._function._tag}({', '.join(parts)})"
 
     def __reduce__(self) -> tuple[Any, ...]:
-        state = self.__dict__
-        return Instance, (state["_modal_cls"], state["_modal_args"], state["_modal_kwargs"])
+        cls = self._modal_cls
+        spec = cls._spec
+        if spec is None:
+            return Instance, (cls, self._modal_args, self._modal_kwargs)
+        return _restored, (cls, self._modal_pack(spec), spec.has_constructor)
 
 
 class MethodFunction(Function[Any, Any, Any]):
@@ -210,6 +227,12 @@ class MethodFunction(Function[Any, Any, Any]):
         return MethodFunction.of, (self._instance, self._method, self._is_generator)
 
 
+def _restored(cls: Cls, packed: bytes, has_constructor: bool) -> Instance:
+    """Make an instance that was pickled."""
+    args, kwargs = user_class.unpack_parameters(has_constructor, packed)
+    return Instance(cls, args, kwargs, packed)
+
+
 def method_of(own: Any, name: str) -> Optional[MethodFunction]:
     """The method `name` of a user's instance that an `Instance` made; None for another one."""
     instance: Optional[Instance] = getattr(own, "__dict__", {}).get(LINK)
@@ -221,11 +244,11 @@ def method_of(own: Any, name: str) -> Optional[MethodFunction]:
     return inside
 
 
-def adopt(own: Any, cls: type, tag: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+def adopt(own: Any, cls: type, tag: str, args: tuple[Any, ...], kwargs: dict[str, Any], packed: bytes) -> None:
     """In a container: let the user's instance that it runs find the function that the container serves."""
     from .cls import Cls
 
-    instance = Instance(Cls._of_container(cls, tag), args, kwargs)
+    instance = Instance(Cls._of_container(cls, tag), args, kwargs, packed)
     state = instance.__dict__
     state["_modal_own"], state["_modal_entered"] = own, True
     context = container_context()

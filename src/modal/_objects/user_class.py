@@ -302,7 +302,7 @@ def _warn_constructor(cls: type, spec: ClassSpec) -> None:
         "fields, as in `name: str = modal.parameter()`, and move the rest of __init__ to a method marked with "
         "@modal.enter().",
         DeprecationError,
-        stacklevel=4,
+        stacklevel=5,
     )
 
 

@@ -173,11 +173,16 @@ def test_parameters_of_a_constructor_travel_pickled(app: modal.App) -> None:
             def tell(self) -> Any:
                 return self.sizes, self.name, os.getpid()
 
+    @app.function(serialized=True)
+    def use(model: Any) -> Any:
+        return model.tell.remote(), isinstance(model, Model)
+
     with app.run():
         first = Model([1, 2], name="y").tell.remote()
         assert first[:2] == ([1, 2], "y")
         assert Model([1, 2], name="y").tell.remote() == first
         assert Model([1, 2]).tell.remote()[2] != first[2]
+        assert use.remote(Model([1, 2], name="y")) == (first, True)
         with pytest.raises(TypeError, match=r"Model\(\): missing a required argument: 'sizes'"):
             Model()
 

@@ -18,7 +18,7 @@ _LINE = re.compile(
     re.VERBOSE | re.DOTALL,
 )
 _SKIPPED = re.compile(r"[ \t]*(?:#[^\n]*)?\r?\n|[ \t]*(?:#[^\n]*)?\Z")
-_ESCAPES = {"n": "\n", "r": "\r", "t": "\t", "f": "\f", "v": "\v", "b": "\b", "a": "\a"}
+_ESCAPES = {"n": "\n", "r": "\r", "t": "\t", "f": "\f", "v": "\v", "b": "\b", "a": "\a", "\\": "\\", "'": "'", '"': '"'}
 _REFERENCE = re.compile(r"\$\{(?P<name>[A-Za-z_][A-Za-z0-9_]*)(?::-(?P<default>[^}]*))?\}")
 
 
@@ -97,7 +97,8 @@ def _value(match: re.Match[str], known: Mapping[str, str]) -> str:
     if match["single"] is not None:
         return match["single"].replace("\\'", "'").replace("\\\\", "\\")
     if match["double"] is not None:
-        value = re.sub(r"\\(.)", lambda found: _ESCAPES.get(found[1], found[1]), match["double"], flags=re.DOTALL)
+        # What is no escape stays as it is.
+        value = re.sub(r"\\(.)", lambda found: _ESCAPES.get(found[1], found[0]), match["double"], flags=re.DOTALL)
     else:
         bare = match["bare"] or ""
         # `COLOUR=#fff` is a value; a comment has a blank before it.

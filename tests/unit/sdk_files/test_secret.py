@@ -75,6 +75,7 @@ def test_a_dotenv_file_is_found_in_a_directory_above(tmp_path: Path, monkeypatch
         ('A="x" # comment\nB=1', {"A": "x", "B": "1"}),
         ("\ufeffA=1", {"A": "1"}),
         ("A=a=b", {"A": "a=b"}),
+        ('A="C:\\Users\\x41 \\\\ \\$"', {"A": "C:\\Users\\x41 \\ \\$"}),
         (
             "COLOUR=#fff\nA= # note\nB=x # note\nC=x#y # z\nD=#a #b",
             {"COLOUR": "#fff", "A": "", "B": "x", "C": "x#y", "D": "#a"},

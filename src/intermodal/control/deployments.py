@@ -64,8 +64,14 @@ class Deployments:
 
     # -- making versions ---------------------------------------------------------------------------------------
 
+    # What has begun is completed, even when its client has cancelled it: where journal and memory differ, the next start
+    # of the server would bring something else into force.
+
     async def ensure(self, name: str, environment: Environment) -> App:
         """The app of that name, which is made when there is none: deployed, and without functions."""
+        return await asyncio.shield(self._ensure(name, environment))
+
+    async def _ensure(self, name: str, environment: Environment) -> App:
         async with self._lock:
             app = self._apps.find_deployed(name, environment)
             if app is None:
@@ -87,6 +93,9 @@ class Deployments:
             NotFoundError: the draft, or the app itself, was stopped meanwhile.
             StoreError: the version could not be stored; the one before stays in force.
         """
+        return await asyncio.shield(self._publish(draft_id, functions, version))
+
+    async def _publish(self, draft_id: str, functions: Mapping[str, str], version: AppVersionRecord) -> AppPublished:
         async with self._lock:
             earlier = await self._published(draft_id)
             if earlier is not None:  # the client asks again, after the server was gone
@@ -118,6 +127,9 @@ class Deployments:
             InvalidError: there is no such version.
             NotFoundError: an image of that version is gone.
         """
+        return await asyncio.shield(self._rollback(app, to, version))
+
+    async def _rollback(self, app: App, to: int, version: AppVersionRecord) -> AppPublished:
         async with self._lock:
             current = app.record.version
             to = to or current - 1

@@ -46,7 +46,15 @@ def deploy(app_ref: str, name: Optional[str], env: Optional[str], stream_logs: b
     app = find_app(load_module(reference), reference)
     began = time.monotonic()
     with using(create_output()), interruptible():
-        published = _sync.run(_deploy(app, name, env, tag))
+        try:
+            published = _sync.run(_deploy(app, name, env, tag))
+        except KeyboardInterrupt:
+            click.echo(
+                "\nInterrupted: what was deployed before stays in force, unless the deployment was complete already: "
+                "`modal app history` tells.",
+                err=True,
+            )
+            raise
         output().message(_summary(app, name or app.name, published, time.monotonic() - began))
     if stream_logs:
         from .app import follow

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import platform
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Sequence
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,7 @@ from intermodal.builder.memory import MemoryBuilder
 from intermodal.daemon import running
 from intermodal.settings import Settings
 from intermodal.store.failing import FailingStore
+from intermodal.store.interface import Change
 from modal._serialization import deserialize, serialize
 from modal._wire.client import RpcClient
 from modal._wire.messages.app import (
@@ -26,6 +28,7 @@ from modal._wire.messages.app import (
     AppCreate,
     AppList,
     AppName,
+    AppObjects,
     AppPublish,
     AppPublished,
     AppRef,
@@ -71,6 +74,10 @@ class Deployer:
         draft_id = await self.draft()
         return await self.publish(draft_id, {"which": await self.function(draft_id, number)})
 
+    async def found(self) -> AppObjects:
+        found, _ = await self.rpc.unary(APP_LOOKUP, AppName("service", "main"))
+        return found
+
     async def which(self) -> int:
         found, _ = await self.rpc.unary(FUNCTION_LOOKUP, FunctionLookup("service", "which", "main"))
         payload = serialize(((), {}))
@@ -80,9 +87,28 @@ class Deployer:
         return number
 
 
+class SlowStore(FailingStore):
+    """While `gate` is closed, nothing becomes durable."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.gate = asyncio.Event()
+        self.gate.set()
+        self.writes = 0
+
+    def write(self, changes: Sequence[Change]) -> Awaitable[None]:
+        self.writes += 1
+        written = super().write(changes)
+        return written if self.gate.is_set() else asyncio.ensure_future(self._later(written))
+
+    async def _later(self, written: Awaitable[None]) -> None:
+        await self.gate.wait()
+        await written
+
+
 @pytest.fixture
-def store() -> FailingStore:
-    return FailingStore()
+def store() -> SlowStore:
+    return SlowStore()
 
 
 @pytest.fixture
@@ -183,3 +209,23 @@ async def test_a_stopped_draft_is_not_published(deployer: Deployer) -> None:
     with pytest.raises(NotFoundError):
         await deployer.publish(draft_id, functions)
     assert await deployer.which() == 1
+
+
+async def test_a_client_that_cancels_while_its_version_is_stored_leaves_nothing_half_done(
+    deployer: Deployer, store: SlowStore
+) -> None:
+    await deployer.deploy(1)
+    draft_id = await deployer.draft()
+    functions = {"which": await deployer.function(draft_id, 2)}
+    before = store.writes
+    store.gate.clear()
+    publishing = asyncio.create_task(deployer.publish(draft_id, functions))
+    while store.writes == before:
+        await asyncio.sleep(0.01)
+    publishing.cancel()
+    await asyncio.gather(publishing, return_exceptions=True)
+    store.gate.set()
+    assert (await deployer.deploy(3)).version == 3  # the second one was completed
+    history, _ = await deployer.rpc.unary(APP_HISTORY, AppRef((await deployer.found()).app_id))
+    assert [one.version for one in history.versions] == [1, 2, 3]
+    assert await deployer.which() == 3

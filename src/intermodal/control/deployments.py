@@ -64,8 +64,8 @@ class Deployments:
 
     # -- making versions ---------------------------------------------------------------------------------------
 
-    # What has begun is completed, even when its client has cancelled it: where journal and memory differ, the next start
-    # of the server would bring something else into force.
+    # What has begun is completed, even when its client has cancelled it: where journal and memory differ, something else
+    # would be in force after the server's next start.
 
     async def ensure(self, name: str, environment: Environment) -> App:
         """The app of that name, which is made when there is none: deployed, and without functions."""

@@ -7,6 +7,7 @@ from contextlib import asynccontextmanager
 from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, Any, Callable, Optional, Protocol, TypeVar, Union, overload
 
+from .._renamed import renamed_parameter
 from .._runtime_context import container_context
 from .._sync import blocking, blocking_context
 from .._type_vars import OriginalReturnType, P
@@ -61,6 +62,7 @@ class FunctionDecorator(Protocol):
     def __call__(self, func: PartialFunction[Any, Any, Any]) -> Function[Any, Any, Any]: ...
 
 
+@renamed_parameter("label", "name")
 async def _lookup(
     name: str,
     client: Optional[Client] = None,

@@ -7,6 +7,7 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Optional, Union
 
+from .._renamed import renamed_parameter
 from .._sync import blocking
 from ..exception import InvalidError
 from . import user_class
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     from .volume import Volume
 
 
+@renamed_parameter("tag", "name")
 async def _lookup(
     app_name: str,
     name: str,
@@ -93,6 +95,7 @@ class Cls(Object):
     # -- identity
 
     @classmethod
+    @renamed_parameter("tag", "name")
     def from_name(
         cls,
         app_name: str,

@@ -9,6 +9,7 @@ from collections.abc import AsyncGenerator, AsyncIterator, Iterable
 from contextlib import AsyncExitStack, asynccontextmanager
 from typing import TYPE_CHECKING, Any, Optional
 
+from .._renamed import renamed_parameter
 from .._sync import BlockingContext, blocking, generator_in_caller, in_caller, on_loop
 from .._wire.messages.named import ObjectKind
 from ..exception import RequestSizeError
@@ -57,6 +58,7 @@ class Dict(Named):
         return BlockingContext(_ephemeral(data, client, environment_name))
 
     @staticmethod
+    @renamed_parameter("label", "name")
     def from_name(
         name: str,
         data: Optional[builtins.dict[Any, Any]] = None,
@@ -79,6 +81,7 @@ class Dict(Named):
 
     @staticmethod
     @blocking
+    @renamed_parameter("label", "name")
     async def lookup(
         name: str,
         data: Optional[builtins.dict[Any, Any]] = None,
@@ -96,6 +99,7 @@ class Dict(Named):
 
     @staticmethod
     @blocking
+    @renamed_parameter("label", "name")
     async def delete(name: str, *, client: Optional[Client] = None, environment_name: Optional[str] = None) -> None:
         """Delete a dictionary and all its entries.
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Callable, Generic, Optional
 
 from .. import _event_loop
+from .._renamed import renamed_parameter
 from .._runtime_context import container_context, current_input_id
 from .._sync import blocking, generator_in_caller, in_caller, on_loop
 from .._type_vars import OriginalReturnType, P, ReturnType, T
@@ -45,6 +46,7 @@ class FunctionStats:
     num_total_runners: int  #: containers that run
 
 
+@renamed_parameter("tag", "name")
 async def _lookup(
     app_name: str,
     name: str,
@@ -127,6 +129,7 @@ class Function(Object, Generic[P, ReturnType, OriginalReturnType]):
     lookup = blocking(_lookup)
 
     @classmethod
+    @renamed_parameter("tag", "name")
     def from_name(
         cls, app_name: str, name: str, namespace: Any = None, environment_name: Optional[str] = None
     ) -> Function[Any, Any, Any]:

@@ -8,6 +8,7 @@ from collections.abc import AsyncGenerator
 from contextlib import AsyncExitStack
 from typing import TYPE_CHECKING, Any, Optional
 
+from .._renamed import renamed_parameter
 from .._sync import BlockingContext, blocking, generator_in_caller, in_caller, is_async, on_loop
 from .._wire.messages.named import ObjectKind
 from ..exception import InvalidError, RequestSizeError
@@ -68,6 +69,7 @@ class Queue(Named):
         return BlockingContext(Queue._ephemeral(client, environment_name))
 
     @staticmethod
+    @renamed_parameter("label", "name")
     def from_name(
         name: str, namespace: Any = None, environment_name: Optional[str] = None, create_if_missing: bool = False
     ) -> Queue:
@@ -83,6 +85,7 @@ class Queue(Named):
 
     @staticmethod
     @blocking
+    @renamed_parameter("label", "name")
     async def lookup(
         name: str,
         namespace: Any = None,
@@ -99,6 +102,7 @@ class Queue(Named):
 
     @staticmethod
     @blocking
+    @renamed_parameter("label", "name")
     async def delete(name: str, *, client: Optional[Client] = None, environment_name: Optional[str] = None) -> None:
         """Delete a queue and all its items. Who waits at it gets a NotFoundError.
 

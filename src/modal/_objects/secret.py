@@ -8,6 +8,7 @@ import os
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Optional, Union
 
+from .._renamed import renamed_parameter
 from .._wire.messages.secret import SECRET_CREATE, SECRET_LOOKUP, SecretCreate, SecretLookup
 from ..exception import InvalidError
 from .client import current_environment, default_client
@@ -88,6 +89,7 @@ class Secret(Object):
         return Secret._of(env, f"Secret.from_dotenv(filename={filename!r})")
 
     @staticmethod
+    @renamed_parameter("label", "name")
     def from_name(
         name: str,
         namespace: Any = None,

@@ -64,7 +64,7 @@ class Deployments:
 
     # -- making versions ---------------------------------------------------------------------------------------
 
-    # What has begun is completed, even when its client has cancelled it: where journal and memory differ, something else
+    # What has begun is completed, though its client may cancel it: where journal and memory differ, something else
     # would be in force after the server's next start.
 
     async def ensure(self, name: str, environment: Environment) -> App:

@@ -32,6 +32,7 @@ from intermodal.control.container_service import ContainerService
 from intermodal.control.deployment_service import DeploymentService
 from intermodal.control.deployments import Deployments
 from intermodal.control.dict_service import DictService
+from intermodal.control.direct_service import DirectService
 from intermodal.control.environment_service import EnvironmentService
 from intermodal.control.environments import Environments
 from intermodal.control.file_service import FileService, Space
@@ -187,7 +188,8 @@ async def running(
         schedules.restore(loaded.schedules)
         apps.on_stop = schedules.app_changed
         dispatcher.replies.restore(loaded.replies, asyncio.get_running_loop().time())
-        call_service = CallService(apps, functions, calls, fleet, rng, time.time, earlier)
+        direct_service = DirectService(settings.direct_socket, apps, functions, fleet, rng)
+        call_service = CallService(apps, functions, calls, fleet, direct_service, rng, time.time, earlier)
         dicts = DictService(store, named, blobs, time.time)
         queues = QueueService(store, named, dispatcher.is_connected, time.time)
         volume_service = VolumeService(named, storage.volumes, storage.mounts, node)
@@ -205,6 +207,7 @@ async def running(
             call_service,
             class_service,
             DeploymentService(store, apps, functions, deployments, schedules),
+            direct_service,
             EnvironmentService(environments, apps, app_service, named, secrets),
             ContainerService(apps, fleet, node),
             function_service,
@@ -231,6 +234,8 @@ async def running(
         http = HttpPort(settings, dispatcher, tokens, store)
         stack.push_async_callback(http.close)
         server_service.url = await http.open()
+        await direct_service.open()
+        stack.callback(direct_service.close)
         listener = await serve_unix(dispatcher, settings.socket, tokens.authenticator("this machine", LOCAL))
         stack.callback(settings.socket.unlink, missing_ok=True)
         stack.callback(listener.close)

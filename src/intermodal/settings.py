@@ -53,6 +53,11 @@ class Settings:
         return self.run_dir / "server.sock"
 
     @property
+    def direct_socket(self) -> Path:
+        """Where clients of this machine connect to be put through to a container."""
+        return self.run_dir / "direct.sock"
+
+    @property
     def pid_file(self) -> Path:
         return self.run_dir / "server.pid"
 

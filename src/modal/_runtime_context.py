@@ -10,7 +10,7 @@ from contextvars import ContextVar
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Optional
+    from typing import Callable, Optional
 
 
 class ContainerContext:
@@ -60,6 +60,13 @@ _container: Optional[ContainerContext] = None
 _input: ContextVar[Optional[tuple[str, str]]] = ContextVar("modal_current_input", default=None)
 
 enter_input = _input.set
+_announce: Optional[Callable[[str], None]] = None
+
+
+def announce_input(announce: Optional[Callable[[str], None]]) -> None:
+    """Have `announce(input_id)` called before user code, or a call that it makes, gets to know its input."""
+    global _announce
+    _announce = announce
 
 
 def enter_container(context: Optional[ContainerContext]) -> None:
@@ -83,11 +90,18 @@ def is_local() -> bool:
 
 def current_input_id() -> Optional[str]:
     """Return the id (``in-…``) of the input that this thread or task runs; None outside of one."""
-    current = _input.get()
-    return None if current is None else current[0]
+    return _known_input()[0]
 
 
 def current_function_call_id() -> Optional[str]:
     """Return the id (``fc-…``) of the function call that this thread or task works for; None outside of one."""
+    return _known_input()[1]
+
+
+def _known_input() -> tuple[Optional[str], Optional[str]]:
     current = _input.get()
-    return None if current is None else current[1]
+    if current is None:
+        return None, None
+    if _announce is not None:
+        _announce(current[0])
+    return current

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from typing import Any
 
 from intermodal.control.access import require_app, require_user
-from intermodal.control.apps import App, Apps, Watcher
+from intermodal.control.apps import App, Apps, Watcher, stopped_error
 from intermodal.control.calls import Call, Calls
 from intermodal.control.deployments import Deployments
 from intermodal.control.fleet import Fleet
@@ -203,7 +203,7 @@ class AppService:
         await asyncio.shield(self.begin_stop(app, reason))
 
     async def _stop(self, app: App, reason: AppStopReason) -> None:
-        error = ErrorInfo("ExecutionError", f"The app {app.app_id} was stopped ({reason.value.replace('_', ' ')}).")
+        error = stopped_error(app.app_id, reason)
         functions = self._functions.of_app(app.app_id)
         for function in functions:
             for call in self._calls.of_function(function.function_id):

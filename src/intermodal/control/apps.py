@@ -14,6 +14,7 @@ from intermodal.machines.app import ACCEPTING, AppChange, AppPhase, app_machine
 from intermodal.machines.machine import Machine
 from intermodal.store.interface import AppRecord, Store
 from modal._wire.messages.app import AppState, AppStopReason
+from modal._wire.messages.common import ErrorInfo
 from modal.exception import NotFoundError
 
 
@@ -85,6 +86,12 @@ class App:
             if watcher.wants_status:  # once: this is called for every input
                 watcher.wants_status = False
                 watcher.wake.set()
+
+
+def stopped_error(app_id: str, reason: AppStopReason | None) -> ErrorInfo:
+    """What a call ends with whose app stops."""
+    why = f" ({reason.value.replace('_', ' ')})" if reason is not None else ""
+    return ErrorInfo("ExecutionError", f"The app {app_id} was stopped{why}.")
 
 
 class Apps:

@@ -8,9 +8,10 @@ from collections.abc import Callable, Iterable
 from dataclasses import replace
 from typing import Any, Union
 
-from intermodal.control.access import require_environment, require_use
-from intermodal.control.apps import Apps
+from intermodal.control.access import require_environment, require_use, require_user
+from intermodal.control.apps import Apps, stopped_error
 from intermodal.control.calls import Call, Calls, Finished, input_id
+from intermodal.control.direct_service import DirectService
 from intermodal.control.fleet import Fleet
 from intermodal.control.function_service import require_open
 from intermodal.control.functions import Function, Functions
@@ -19,6 +20,7 @@ from intermodal.control.rpc import Context, Dispatcher, ServerStream
 from intermodal.machines.app import AppPhase
 from intermodal.model.ids import new_id
 from intermodal.store.interface import CallKind, CallRecord, StoreError
+from modal._wire.errors import from_error_info
 from modal._wire.messages.call import (
     CALL_CANCEL,
     CALL_GENERATE,
@@ -63,6 +65,7 @@ class CallService:
 
     Args:
         now: the clock, in seconds since the epoch.
+        lines: knows what went where over direct lines.
         earlier_sessions: client sessions from before a restart; only their requests may have been accepted already.
     """
 
@@ -72,6 +75,7 @@ class CallService:
         functions: Functions,
         calls: Calls,
         fleet: Fleet,
+        lines: DirectService,
         rng: random.Random,
         now: Callable[[], float],
         earlier_sessions: set[str],
@@ -80,6 +84,7 @@ class CallService:
         self._functions = functions
         self._calls = calls
         self._fleet = fleet
+        self._lines = lines
         self._rng = rng
         self._now = now
         self._earlier_sessions = earlier_sessions
@@ -98,12 +103,44 @@ class CallService:
 
     def run(self, ctx: Context, request: CallRun, body: bytes) -> Any:
         """A plain function that returns a future: the hot path makes no task."""
+        if request.call_id:
+            return self._run_sent_directly(ctx, request, body)
         if ctx.session_id in self._earlier_sessions:
             return self._run_again(ctx, request, body)
         call = self._begin(ctx, CallKind.RUN, request, request.input, body)
+        return self._awaited(call)
+
+    def _awaited(self, call: Call) -> asyncio.Future[Reply]:
         future = self._output_of(call, 0)
         future.add_done_callback(lambda done: self._caller_gone(call) if done.cancelled() else None)
         return future
+
+    def _run_sent_directly(self, ctx: Context, request: CallRun, body: bytes) -> Any:
+        """The input went over a direct line and got no answer there."""
+        require_user(ctx)
+        line = self._lines.line_of(request.line_id, request.call_id)
+        call = self._calls.live(request.call_id)
+        if call is None and line is None:
+            return self._run_after_restart(ctx, request, body)
+        if call is None:
+            assert line is not None
+            app = self._apps.find(line.app_id)
+            if app is None or not app.is_open:
+                raise from_error_info(stopped_error(line.app_id, app.stop_reason if app is not None else None))
+            call = self._begin(ctx, CallKind.RUN, request, None, b"", request.call_id)
+            self._calls.add_inputs(call, [replace(request.input, index=0)], body)
+            self._functions.get(request.function_id).open_inputs += 1
+            self._calls.close_inputs(call)
+            self._fleet.sent_directly(call, line.container_id)
+        return self._awaited(call)
+
+    async def _run_after_restart(self, ctx: Context, request: CallRun, body: bytes) -> Reply:
+        """The container was one of an earlier server: run again what that server did not hear of."""
+        try:
+            call = await self._calls.find(request.call_id)
+        except NotFoundError:
+            call = self._begin(ctx, CallKind.RUN, request, request.input, body, request.call_id)
+        return await self._awaited(call)
 
     def leave(self) -> None:
         """The server stops: from now on a caller that is cut off has not cancelled its call."""
@@ -162,14 +199,16 @@ class CallService:
             self._fleet.drop_call(call, request.terminate_containers)
         return Empty()
 
-    def _begin(self, ctx: Context, kind: CallKind, request: _Request, first: Input | None, body: bytes) -> Call:
+    def _begin(
+        self, ctx: Context, kind: CallKind, request: _Request, first: Input | None, body: bytes, call_id: str = ""
+    ) -> Call:
         """Make the call and, when it has just one input, queue that."""
         function_id, parent, method = request.function_id, request.parent_input_id, request.method
         function = self._usable(ctx, function_id, method)
         if problem := self._calls.problem():
             raise StoreError(f"The server takes no new calls while it cannot keep them. {problem}")
         key = f"{ctx.session_id}/{ctx.key}"
-        call_id, is_complete = new_id("fc", self._rng), first is not None
+        call_id, is_complete = call_id or new_id("fc", self._rng), first is not None
         record = CallRecord(
             call_id, function_id, function.app_id, kind, self._now(), parent, key, is_complete, method=method
         )

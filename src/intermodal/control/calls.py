@@ -21,6 +21,7 @@ from modal._wire.messages.common import ErrorInfo
 from modal._wire.messages.function import RetryPolicy
 from modal.exception import InvalidError, NotFoundError, OutputExpiredError
 
+_NO_RETRY = RetryPolicy()
 _FLUSH_AFTER = 0.005  # seconds; what the journal takes is gathered off the path of calls
 
 
@@ -205,6 +206,24 @@ class Calls:
             self._flush_soon()
         return new
 
+    def add_finished(self, record: CallRecord, output: Output, data: bytes, container_id: str) -> Call:
+        """A call of one input that has ended before it was heard of: its input is not kept."""
+        call = Call(
+            replace(record, inputs_closed=True, finished_at=self._now()), CallMachine(record.call_id, _NO_RETRY)
+        )
+        call.machine.accept(0)
+        call.machine.close()
+        call.machine.finish(0)
+        call.output = Finished(output, data, container_id)
+        encoded = _output_record(output)
+        encoded["container_id"] = container_id
+        self._unstored_calls[record.call_id] = call.record
+        self._unstored_outputs[record.call_id] = ([encoded], [data])
+        self._flush_soon()
+        self.on_finish(call, 0, call.output)
+        self._keep_ended(call)
+        return call
+
     async def durable(self) -> None:
         """Return when everything accepted so far is on disk. Raises `StoreError`."""
         self.flush()
@@ -269,7 +288,10 @@ class Calls:
             siblings.discard(call_id)
             if not siblings:
                 del self._by_parent[call.record.parent_input_id]
-        self._ended[call_id] = call
+        self._keep_ended(call)
+
+    def _keep_ended(self, call: Call) -> None:
+        self._ended[call.record.call_id] = call
         self._ended_bytes += _weight(call)
         while self._ended_bytes > self._keep:
             self._forget(next(iter(self._ended.values())))

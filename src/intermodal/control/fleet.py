@@ -8,13 +8,14 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import socket
 from collections import OrderedDict, deque
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
 
 from intermodal.control import container_variables
-from intermodal.control.apps import App, Apps
+from intermodal.control.apps import App, Apps, stopped_error
 from intermodal.control.calls import Call, Calls, Finished, input_id, locate
 from intermodal.control.functions import Function, Functions, Revision
 from intermodal.control.generator_values import GeneratorValues, Payload
@@ -25,11 +26,12 @@ from intermodal.model.errors import BadImage, MissingTool, RuntimeFailure
 from intermodal.node.interface import Node
 from intermodal.scheduling import events, instructions
 from intermodal.scheduling.scheduler import Scheduler
+from intermodal.store.interface import CallKind, CallRecord
 from modal._wire.messages.app import LogStream
-from modal._wire.messages.call import Output, Status
+from modal._wire.messages.call import Input, Output, Status
 from modal._wire.messages.common import ErrorInfo
 from modal._wire.messages.function import Concurrency
-from modal._wire.messages.runner import Outputs, RunInput, RunInputs, Start, Yielded
+from modal._wire.messages.runner import OpenLine, Outputs, RunInput, RunInputs, RunOutput, Start, Taken, Yielded
 from modal.exception import InvalidError, NotFoundError
 
 log = logging.getLogger(__name__)
@@ -38,6 +40,7 @@ _TIMEOUT_SLACK = 2.0  # seconds a container gets to end a timed-out input by its
 _TIMEOUT_CHECK = 0.25  # seconds between looks for hung containers
 _ENDED_KEPT = 10_000  # ids of ended containers that are remembered
 _NODE = "local"
+_EXITS = 1_000  # containers with direct lines whose end is remembered
 CALLER_LOST = ErrorInfo("ExecutionError", "The call was ended since the container that waited for it is gone.")
 
 
@@ -57,6 +60,8 @@ class Container:
     begun: dict[str, float] = field(default_factory=dict)  #: input id -> when the watchdog first saw it run
     timed_out: set[str] = field(default_factory=set)  #: inputs for whose sake it was killed
     has_terminal: bool = False  #: someone is asked at a terminal: time does not count meanwhile
+    may_have_lines: bool = True  #: it takes inputs that nobody has scheduled
+    has_line: bool = False  #: clients may have sent it inputs directly
     exit: ContainerExit | None = None
 
 
@@ -99,11 +104,13 @@ class Fleet:
         self.ended: OrderedDict[str, str] = OrderedDict()
         self._empty: dict[str, asyncio.Event] = {}  # function id -> set when its last container is gone
         self._starts: set[asyncio.Task[None]] = set()
+        self._lost_lines: OrderedDict[str, Container] = OrderedDict()  # containers that are gone and had direct lines
         self._actions: dict[type, Callable[..., None]] = {
             instructions.StartContainer: self._start,
             instructions.StopContainer: self._stop,
             instructions.PushInputs: self._push,
             instructions.RecallInputs: self._recall,
+            instructions.CloseLines: self._close_lines,
             instructions.CancelInputs: self._cancel,
             instructions.ReportPending: self._report_pending,
             instructions.FailInputs: self._fail,
@@ -274,6 +281,57 @@ class Fleet:
                 self._node.credit(container.container_id, an_input_id, count)
                 return
 
+    # -- direct lines ------------------------------------------------------------------------------------------
+
+    def direct_container(self, function_id: str) -> str:
+        """A container of the function that may get a direct line now; "": none."""
+        return self._scheduler.direct_container(function_id) if not self._calls.problem() else ""
+
+    def open_line(self, container_id: str, message: OpenLine, connection: socket.socket) -> None:
+        """Hand a client's connection to a container, if it is still there."""
+        container = self._containers.get(container_id)
+        if container is None or self._node is None:
+            return
+        if container.may_have_lines and not container.is_stopping:
+            container.has_line = self._node.open_line(container_id, message, connection) or container.has_line
+
+    def sent_directly(self, call: Call, container_id: str) -> None:
+        """A client sent this call of one input to a container over its line, and nothing was heard of it since."""
+        container = self._containers.get(container_id)
+        if container is not None:
+            self._take(container, [call])
+            return
+        # Had it ended in order, it would have told of the input.
+        one = input_id(call.record.call_id, 0)
+        lost = self._lost_lines.get(container_id)
+        self._attempt_lost(call, 0, lost, lost.exit if lost is not None else None, container_id)
+        self._abandon_calls_of(one)
+
+    def _take(self, container: Container, calls: list[Call]) -> None:
+        """The container has the inputs of these calls."""
+        now = asyncio.get_running_loop().time()
+        call_ids = [call.record.call_id for call in calls]
+        ids = [input_id(call_id, 0) for call_id in call_ids]
+        container.running = {**dict.fromkeys(ids, now), **container.running}
+        container.function.running_inputs += len(ids)
+        self.dispatch(events.InputsTaken(container.container_id, call_ids, ids))
+        self._touch(container.function)
+
+    def _ended_directly(self, container: Container, answer: RunOutput, data: bytes) -> None:
+        """A container answered a client directly."""
+        function = container.function
+        if self._calls.live(answer.call_id) is not None:
+            return
+        began = self._now() - answer.seconds
+        record = CallRecord(
+            answer.call_id, function.function_id, function.app_id, CallKind.RUN, began, method=answer.method
+        )
+        function.open_inputs += 1
+        output = Output(0, answer.status, answer.size, None, None, answer.input_id)
+        self._calls.add_finished(record, output, data, container.container_id)
+        if self._calls.problem() and self._node is not None:
+            self._node.close_lines(container.container_id)  # no calls are taken while they cannot be kept
+
     # -- what the scheduler wants ------------------------------------------------------------------------------
 
     def _start(self, wanted: instructions.StartContainer) -> None:
@@ -399,6 +457,14 @@ class Fleet:
         assert self._node is not None
         self._node.recall(wanted.container_id, wanted.count)
 
+    def _close_lines(self, wanted: instructions.CloseLines) -> None:
+        container = self._containers.get(wanted.container_id)
+        if container is None:
+            return
+        container.may_have_lines = False
+        if container.has_line and self._node is not None:
+            self._node.close_lines(wanted.container_id)
+
     def _cancel(self, wanted: instructions.CancelInputs) -> None:
         assert self._node is not None
         self._node.cancel(wanted.container_id, list(wanted.input_ids))
@@ -438,17 +504,22 @@ class Fleet:
             call = self._calls.live(call_id)
             if call is None or index not in call.inputs:
                 continue
-            if container is not None and one in container.timed_out:
-                spec = container.revision.spec
-                error = ErrorInfo(
-                    "FunctionTimeoutError", timeout_sentence(label(spec.name, call.record.method), spec.timeout)
-                )
-                output = Output(index, Status.TIMEOUT, 0, None, error, one)
-            else:
-                detail = ended.detail if ended is not None and ended.detail else "The container that ran it was lost."
-                output = Output(index, Status.INTERNAL_FAILURE, 0, None, ErrorInfo("ExecutionError", detail), one)
-            is_ours = container is None or container.is_stopping
-            self._attempt_failed(call, output, b"", None if is_ours else ended, wanted.container_id)
+            self._attempt_lost(call, index, container, ended, wanted.container_id)
+
+    def _attempt_lost(
+        self, call: Call, index: int, container: Container | None, ended: ContainerExit | None, container_id: str
+    ) -> None:
+        """An input was in a container that is gone."""
+        one = input_id(call.record.call_id, index)
+        if container is not None and one in container.timed_out:
+            spec = container.revision.spec
+            sentence = timeout_sentence(label(spec.name, call.record.method), spec.timeout)
+            output = Output(index, Status.TIMEOUT, 0, None, ErrorInfo("FunctionTimeoutError", sentence), one)
+        else:
+            detail = ended.detail if ended is not None and ended.detail else "The container that ran it was lost."
+            output = Output(index, Status.INTERNAL_FAILURE, 0, None, ErrorInfo("ExecutionError", detail), one)
+        is_ours = container is None or container.is_stopping
+        self._attempt_failed(call, output, b"", None if is_ours else ended, container_id)
 
     def _wake_at(self, wanted: instructions.WakeAt) -> None:
         if self._wake is not None:
@@ -487,13 +558,17 @@ class Fleet:
             return
         finish, live, running = self._calls.finish, self._calls.live, container.running
         function = container.function
-        offset, seconds, ended = 0, 0.0, []
+        offset, seconds, direct, ended = 0, 0.0, 0, []
         failed: list[tuple[Call, Output, bytes]] = []
         for answer in message.outputs:
             data = bytes(body[offset : offset + answer.size])
             offset += answer.size
             one = answer.input_id
             if running.pop(one, None) is None:
+                if answer.call_id:
+                    direct += 1
+                    seconds += answer.seconds
+                    self._ended_directly(container, answer, data)
                 continue  # not an input of this container: hostile or late
             ended.append(one)
             seconds += answer.seconds
@@ -507,10 +582,38 @@ class Fleet:
             else:
                 failed.append((call, output, data))
         function.running_inputs -= len(ended)
-        self.dispatch(events.InputsFinished(container_id, ended, seconds))
+        self.dispatch(events.InputsFinished(container_id, ended, seconds, direct))
         for call, output, data in failed:
             self._attempt_failed(call, output, data, None, container_id)
         self._touch(function)
+
+    def inputs_taken(self, container_id: str, message: Taken, body: memoryview | bytes) -> None:
+        container = self._containers.get(container_id)
+        if container is None:
+            return
+        function, app, offset = container.function, container.app, 0
+        taken: list[Call] = []
+        for one in message.inputs:
+            data = bytes(body[offset : offset + one.size])
+            offset += one.size
+            if one.input_id in container.running:
+                continue  # its client told of it already
+            call = self._calls.live(one.call_id)
+            if call is None:
+                ids, began = (one.call_id, function.function_id, function.app_id), self._now()
+                record = CallRecord(*ids, CallKind.RUN, began, method=one.method)
+                call = self._calls.create(record, function.spec.retries)
+                function.open_inputs += len(self._calls.add_inputs(call, [Input(0, one.size)], data))
+                self._calls.close_inputs(call)
+            if not app.is_open:
+                self._calls.abandon(call, Status.TERMINATED, stopped_error(app.app_id, app.stop_reason))
+            taken.append(call)
+        if taken:
+            self._take(container, taken)
+        # A call that was cancelled meanwhile: the container did not know then which input was meant.
+        over = [one.input_id for one in message.inputs if (call := self._calls.live(one.call_id)) and call.is_done]
+        if over and self._node is not None:
+            self._node.cancel(container_id, over)
 
     def yielded(self, container_id: str, message: Yielded, body: memoryview | bytes) -> None:
         container = self._containers.get(container_id)
@@ -568,6 +671,10 @@ class Fleet:
         if len(self.ended) > _ENDED_KEPT:
             self.ended.popitem(last=False)
         container.app.wake()
+        if container.has_line:
+            self._lost_lines[container_id] = container
+            if len(self._lost_lines) > _EXITS:
+                self._lost_lines.popitem(last=False)
         if not any(other.function is function for other in self._containers.values()):
             empty = self._empty.pop(function.function_id, None)
             if empty is not None:

@@ -211,6 +211,18 @@ async def serve_unix(
         OSError: the directory does not exist or may not be written.
         FileExistsError: a server listens there, or `path` is no socket.
     """
+    listener = listen_unix(path)
+    try:
+        return await asyncio.get_running_loop().create_unix_server(
+            lambda: _LocalCarrier(dispatcher.peer(authenticate)), sock=listener, backlog=1024
+        )
+    except BaseException:
+        listener.close()
+        raise
+
+
+def listen_unix(path: str | os.PathLike[str]) -> socket.socket:
+    """Make a Unix socket that only this user may open, in place of one that a dead server left; raises as above."""
     path = Path(path)
     with contextlib.suppress(FileNotFoundError):
         if not stat.S_ISSOCK(path.lstat().st_mode) or _is_served(path):
@@ -223,9 +235,7 @@ async def serve_unix(
             listener.bind(str(path))
         finally:
             os.umask(mask)
-        return await asyncio.get_running_loop().create_unix_server(
-            lambda: _LocalCarrier(dispatcher.peer(authenticate)), sock=listener, backlog=1024
-        )
+        return listener
     except BaseException:
         listener.close()
         raise
@@ -253,5 +263,6 @@ __all__ = [
     "ServerStream",
     "StreamHandler",
     "UnaryHandler",
+    "listen_unix",
     "serve_unix",
 ]

@@ -9,6 +9,7 @@ import logging
 import os
 import shutil
 import signal
+import socket
 from collections.abc import Awaitable, Sequence
 from dataclasses import dataclass, replace
 
@@ -27,9 +28,11 @@ from intermodal.runtimes.exec_process import ExecProcess
 from intermodal.runtimes.interface import Bundle, ExecCommand, Runtime
 from modal._wire.messages.runner import (
     CancelInputs,
+    CloseLines,
     Credit,
     Hello,
     Leaving,
+    OpenLine,
     Outputs,
     Ready,
     Recall,
@@ -37,6 +40,7 @@ from modal._wire.messages.runner import (
     RunInputs,
     StartFailed,
     Stop,
+    Taken,
     Yielded,
 )
 from modal._wire.messages.terminal import WindowSize
@@ -237,6 +241,14 @@ class Agent:
         if link := self._link(container_id):
             link.send(Credit(input_id, count))
 
+    def open_line(self, container_id: str, message: OpenLine, connection: socket.socket) -> bool:
+        link = self._link(container_id)
+        return link is not None and link.open_line(message, connection)
+
+    def close_lines(self, container_id: str) -> None:
+        if link := self._link(container_id):
+            link.send(CloseLines())
+
     def recall(self, container_id: str, count: int) -> None:
         if link := self._link(container_id):
             link.send(Recall(count))
@@ -332,6 +344,9 @@ class _RunnerEvents:
 
     def said_outputs(self, message: Outputs, body: memoryview) -> None:
         self._listener.outputs(self._container.id, message, body)
+
+    def said_taken(self, message: Taken, body: memoryview) -> None:
+        self._listener.inputs_taken(self._container.id, message, body)
 
     def said_yielded(self, message: Yielded, body: memoryview) -> None:
         self._listener.yielded(self._container.id, message, body)

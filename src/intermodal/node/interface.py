@@ -9,6 +9,7 @@ returned; `logs` and `container_leaving` come at any time before `container_exit
 from __future__ import annotations
 
 import asyncio
+import socket
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
@@ -16,7 +17,7 @@ from typing import Protocol
 from intermodal.model.container import ContainerExit, ContainerSpec
 from modal._wire.messages.app import LogStream
 from modal._wire.messages.common import ErrorInfo
-from modal._wire.messages.runner import Outputs, RunInputs, Yielded
+from modal._wire.messages.runner import OpenLine, Outputs, RunInputs, Taken, Yielded
 from modal._wire.messages.terminal import OutputStream, WindowSize
 
 
@@ -40,6 +41,12 @@ class NodeListener(Protocol):
 
     def outputs(self, container_id: str, message: Outputs, body: memoryview | bytes) -> None:
         """Inputs ended. `body` concatenates the payloads; it is only valid during the call."""
+
+    def inputs_taken(self, container_id: str, message: Taken, body: memoryview | bytes) -> None:
+        """Inputs came over a direct line; they are answered or returned like inputs that were pushed.
+
+        `outputs` may tell of further ones, which have a `call_id`: those were answered over their line.
+        """
 
     def yielded(self, container_id: str, message: Yielded, body: memoryview | bytes) -> None:
         """A generator input yielded a value."""
@@ -113,6 +120,12 @@ class Node(Protocol):
 
     def credit(self, container_id: str, input_id: str, count: int) -> None:
         """Let a generator input yield `count` more values."""
+
+    def open_line(self, container_id: str, message: OpenLine, connection: socket.socket) -> bool:
+        """Hand a client's connection to the container; False when it cannot be done now. The caller closes its own."""
+
+    def close_lines(self, container_id: str) -> None:
+        """Have the container take no more inputs over direct lines, until one is opened again."""
 
     def recall(self, container_id: str, count: int) -> None:
         """Ask for up to `count` inputs that have not begun."""

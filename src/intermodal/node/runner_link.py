@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import asyncio
 import enum
+import os
+import socket
 import struct
 from collections.abc import Callable, Sequence
 from typing import Any, Protocol, cast
@@ -16,17 +18,21 @@ from typing import Any, Protocol, cast
 from intermodal.node.interface import ContainerApi
 from modal._wire import codec, frames
 from modal._wire.errors import WireError
-from modal._wire.messages.call import Status
+from modal._wire.messages.call import DIRECT_ID, DIRECT_PREFIX, Status
 from modal._wire.messages.runner import (
     RUNNER_MESSAGES,
     Hello,
     Leaving,
+    OpenLine,
     Outputs,
     Ready,
     Returned,
+    RunInput,
     RunInputs,
+    RunOutput,
     Start,
     StartFailed,
+    Taken,
     Yielded,
 )
 
@@ -48,6 +54,8 @@ class LinkEvents(Protocol):
 
     def said_outputs(self, message: Outputs, body: memoryview) -> None: ...
 
+    def said_taken(self, message: Taken, body: memoryview) -> None: ...
+
     def said_yielded(self, message: Yielded, body: memoryview) -> None: ...
 
     def said_returned(self, message: Returned) -> None: ...
@@ -68,7 +76,7 @@ class LinkState(enum.Enum):
 _ALLOWED: dict[LinkState, frozenset[type]] = {
     LinkState.WAITING: frozenset({Hello}),
     LinkState.STARTING: frozenset({Ready, StartFailed, Leaving}),
-    LinkState.READY: frozenset({Outputs, Yielded, Returned, Leaving}),
+    LinkState.READY: frozenset({Outputs, Taken, Yielded, Returned, Leaving}),
     LinkState.FAILED: frozenset(),
 }
 
@@ -84,12 +92,14 @@ class RunnerLink:
         self._events = events
         self.closed = asyncio.Event()  # the runner's connection is over
         self._transport: asyncio.Transport | None = None
-        self._held: set[str] = set()  # inputs pushed and not answered
+        self._held: set[str] = set()  # inputs pushed, or taken over a direct line, and not answered
+        self._prefixes: set[str] = set()  # of the calls that may come over direct lines
         self._handlers: dict[type, Callable[[Any, memoryview], None]] = {
             Hello: self._hello,
             Ready: self._ready,
             StartFailed: self._start_failed,
             Outputs: self._outputs,
+            Taken: self._taken,
             Yielded: self._yielded,
             Returned: self._returned,
             Leaving: self._leaving,
@@ -145,6 +155,23 @@ class RunnerLink:
         if self.state is LinkState.READY and self.send(message, body):
             self._held.update(one.input_id for one in message.inputs)
 
+    def open_line(self, message: OpenLine, connection: socket.socket) -> bool:
+        """Hand a client's connection to the runner; False when that cannot be done at this moment."""
+        transport = self._transport
+        if self.state is not LinkState.READY or transport is None or transport.is_closing():
+            return False
+        if transport.get_write_buffer_size():
+            return False  # the frame would overtake what waits there
+        frame = frames.length_prefixed(frames.pack({"t": "OpenLine", **codec.encode(message)}))
+        # The transport cannot send descriptors; its socket is borrowed for that.
+        with socket.socket(fileno=os.dup(transport.get_extra_info("socket").fileno())) as own:
+            try:
+                socket.send_fds(own, [frame], [connection.fileno()])
+            except OSError:
+                return False  # the socket is full, or closed, which is noticed elsewhere
+        self._prefixes.add(message.prefix)
+        return True
+
     def _hello(self, message: Hello, body: memoryview) -> None:
         if message.container_id != self._container_id:
             raise WireError(f"it says to be {message.container_id[:40]!r}")
@@ -164,12 +191,28 @@ class RunnerLink:
     def _outputs(self, message: Outputs, body: memoryview) -> None:
         _check_sizes([one.size for one in message.outputs if one.blob is None], len(body))
         ids = [one.input_id for one in message.outputs]
-        if len(set(ids)) != len(ids) or not self._held.issuperset(ids):
+        direct = {one.input_id for one in message.outputs if one.call_id and self._is_direct(one)}
+        if len(set(ids)) != len(ids) or not self._held.issuperset(set(ids) - direct):
             raise WireError("it answers inputs that it does not hold")
         if any(one.status is Status.SUCCESS and one.error is not None for one in message.outputs):
             raise WireError("an output is both a success and an error")
         self._held.difference_update(ids)
         self._events.said_outputs(message, body)
+
+    def _taken(self, message: Taken, body: memoryview) -> None:
+        _check_sizes([one.size for one in message.inputs], len(body))
+        ids = {one.input_id for one in message.inputs}
+        if len(ids) != len(message.inputs) or ids & self._held or not all(map(self._is_direct, message.inputs)):
+            raise WireError("it takes inputs that cannot have come over a direct line")
+        self._held |= ids
+        self._events.said_taken(message, body)
+
+    def _is_direct(self, one: RunInput | RunOutput) -> bool:
+        """Whether it belongs to a call that may have come over a direct line."""
+        if isinstance(one, RunOutput) and (one.status is not Status.SUCCESS or one.blob is not None):
+            return False  # its line is for results alone
+        is_first = one.input_id == f"in-{one.call_id[3:]}-0"
+        return is_first and len(one.call_id) == DIRECT_ID and one.call_id[:DIRECT_PREFIX] in self._prefixes
 
     def _yielded(self, message: Yielded, body: memoryview) -> None:
         _check_sizes([message.size] if message.blob is None else [], len(body))

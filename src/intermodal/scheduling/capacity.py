@@ -12,7 +12,15 @@ from collections.abc import Collection, Iterator
 from intermodal.machines.container import ContainerEvent, ContainerState
 
 from .fairness import comes_before
-from .instructions import FailInputs, Instruction, RecallInputs, ReportPending, StartContainer, StopContainer
+from .instructions import (
+    CloseLines,
+    FailInputs,
+    Instruction,
+    RecallInputs,
+    ReportPending,
+    StartContainer,
+    StopContainer,
+)
 from .placement import Fit, Placement, Verdict
 from .pool import Container, Pool
 
@@ -76,6 +84,7 @@ class Capacity:
             self.stop(container, STOP_GRACE, out)
             return
         container.on(ContainerEvent.DRAIN)
+        out.append(CloseLines(container.container_id))
         ahead = container.not_begun()
         if ahead and not container.is_recalling:
             container.is_recalling = True

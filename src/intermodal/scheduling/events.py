@@ -117,6 +117,19 @@ class InputsFinished:
     container_id: str
     input_ids: Sequence[str]
     seconds: float  #: time in user code, summed over the inputs
+    direct: int = 0  #: so many more ended, and are in `seconds`, that came over a direct line and were answered there
+
+
+@dataclass(frozen=True, slots=True)
+class InputsTaken:
+    """The container has inputs that came over a direct line: they are as if they had been pushed to it.
+
+    Inputs over a direct line that end at once are not told of before `InputsFinished`.
+    """
+
+    container_id: str
+    call_ids: Sequence[str]
+    input_ids: Sequence[str]  #: one of each call
 
 
 @dataclass(frozen=True, slots=True)
@@ -165,5 +178,5 @@ class Tick:
 
 Event = Union[
     NodeJoined, NodeLost, PoolAdded, PoolUpdated, PoolRetired, PoolRemoved, InputsQueued, ContainerReady, StartFailed,
-    InputsFinished, InputsReturned, InputsDropped, ContainerLeaving, ContainerExited, Tick,
+    InputsFinished, InputsTaken, InputsReturned, InputsDropped, ContainerLeaving, ContainerExited, Tick,
 ]  # fmt: skip

@@ -38,6 +38,13 @@ class RecallInputs:
 
 
 @dataclass(frozen=True, slots=True)
+class CloseLines:
+    """Have the container take no more inputs over direct lines: those that it has are told of with `InputsTaken`."""
+
+    container_id: str
+
+
+@dataclass(frozen=True, slots=True)
 class CancelInputs:
     """Interrupt these inputs (or have them dropped when not begun)."""
 
@@ -94,6 +101,7 @@ Instruction = Union[
     StopContainer,
     PushInputs,
     RecallInputs,
+    CloseLines,
     CancelInputs,
     ReportPending,
     FailInputs,

@@ -197,13 +197,26 @@ class Pool:
             self.is_ahead = True
         out.append(PushInputs(container.container_id, pushed))
 
-    def finished(self, container: Container, input_ids: Sequence[str], seconds: float, now: float) -> None:
-        """Forget inputs that ended, and learn from the time they took."""
+    def taken(self, container: Container, call_ids: Sequence[str], input_ids: Sequence[str], now: float) -> None:
+        """The container has these inputs, which were never queued; what it was given before waits behind them."""
+        running = container.running
+        if not running:
+            container.progress_at = now
+            self.idle.pop(container.container_id, None)
+        given = dict(running)
+        running.clear()
+        running.update((one, CallQueue(call_id, False)) for one, call_id in zip(input_ids, call_ids))
+        running.update(given)
+
+    def finished(
+        self, container: Container, input_ids: Sequence[str], seconds: float, now: float, direct: int = 0
+    ) -> None:
+        """Forget inputs that ended, and learn from the time they took; `direct` more were never known."""
         running = container.running
         before = len(running)
         for one in input_ids:
             running.pop(one, None)
-        count = before - len(running)
+        count = before - len(running) + direct
         if not count:
             return
         container.finished += count

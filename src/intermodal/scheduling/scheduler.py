@@ -24,6 +24,7 @@ START_BACKOFF = 0.1  #: seconds before the next try after a failed start; double
 MAX_START_BACKOFF = 5.0
 RESCALE_SECONDS = 0.01
 IDLE_RECHECK_SECONDS = 1.0  #: the same for containers that are wanted without a backlog
+DIRECT_SECONDS = 0.003  #: a function that runs longer has no direct lines
 RECHECK_SECONDS = 0.1  #: how often a backlog is looked at while nothing happens
 _SLACK = 0.001  # a timer may fire that much early
 
@@ -45,6 +46,7 @@ class Scheduler:
         self._handlers: dict[type, Callable[[Any], None]] = {
             events.InputsFinished: self._inputs_finished,
             events.InputsQueued: self._inputs_queued,
+            events.InputsTaken: self._inputs_taken,
             events.InputsReturned: self._inputs_returned,
             events.InputsDropped: self._inputs_dropped,
             events.ContainerReady: self._container_ready,
@@ -71,6 +73,25 @@ class Scheduler:
         self._out = []
         self._handlers[type(event)](event)
         return self._out
+
+    def direct_container(self, function_id: str) -> str:
+        """A container of the function that a direct line may go to now; "": there is none.
+
+        It is idle and has worked. Functions whose inputs are counted, batched, run side by side or take long gain
+        nothing by a line, or lose something.
+        """
+        pool = self._pools.get(function_id)
+        if (
+            pool is None
+            or not pool.idle
+            or pool.slots > 1
+            or pool.batch_wait is not None
+            or pool.concurrency.max_inputs
+        ):
+            return ""
+        container = pool.idle[next(reversed(pool.idle))]
+        is_quick = pool.run_seconds is not None and pool.run_seconds <= DIRECT_SECONDS
+        return container.container_id if container.finished and is_quick and not pool.queue.size else ""
 
     # -- inputs ------------------------------------------------------------------------------------------------
 
@@ -100,9 +121,19 @@ class Scheduler:
         container = self._containers.get(event.container_id)
         if container is None:
             return
-        container.pool.finished(container, event.input_ids, event.seconds, self._now)
+        container.pool.finished(container, event.input_ids, event.seconds, self._now, event.direct)
         container.pool.crashes = 0
         self._freed(container)
+
+    def _inputs_taken(self, event: events.InputsTaken) -> None:
+        container = self._containers.get(event.container_id)
+        if container is None:
+            return
+        pool = container.pool
+        pool.taken(container, event.call_ids, event.input_ids, self._now)
+        if len(container.running) > pool.slots:
+            self._watch_ahead(pool)
+        self._rescale(pool)
 
     def _inputs_returned(self, event: events.InputsReturned) -> None:
         container = self._containers.get(event.container_id)

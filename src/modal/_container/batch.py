@@ -60,9 +60,9 @@ class BatchLoop(InputLoop):
         self.running[batch.input_id] = batch
         return batch
 
-    def _run_inputs(self, header: dict[str, Any], body: memoryview) -> list[Any]:
+    def _run_inputs(self, header: dict[str, Any], body: memoryview, line: Any) -> list[Any]:
         before = len(self.queue)
-        instructions = super()._run_inputs(header, body)
+        instructions = super()._run_inputs(header, body, line)
         now = self._clock()
         for index in range(before, len(self.queue)):
             self.queue[index].arrived = now

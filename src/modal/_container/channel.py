@@ -7,7 +7,7 @@ typing and dataclasses along, which would double the time a container takes to s
 from __future__ import annotations
 
 import os
-from _socket import AF_UNIX, MSG_DONTWAIT, SOCK_STREAM
+from _socket import AF_UNIX, CMSG_SPACE, MSG_CMSG_CLOEXEC, MSG_DONTWAIT, SOCK_STREAM
 from _socket import socket as Socket
 from _thread import allocate_lock
 from json import JSONDecoder, JSONEncoder
@@ -17,6 +17,7 @@ from struct import Struct
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from typing import Any, Optional
 
     Frame = tuple[dict[str, Any], memoryview]
@@ -25,6 +26,10 @@ FRAME_LIMIT = 16 * 1024 * 1024
 _READ_SIZE = 64 * 1024  #: below the size from which malloc maps and unmaps memory for each read
 _JOIN_LIMIT = 64 * 1024  #: payloads up to this size are copied into one write
 
+_PASSED = CMSG_SPACE(4)  #: room for one descriptor beside the bytes of a read
+_FLAGS = MSG_DONTWAIT | MSG_CMSG_CLOEXEC
+
+_int = Struct("i")
 _length = Struct(">I")
 _lengths = Struct(">II")
 _dump = JSONEncoder(separators=(",", ":"), ensure_ascii=False, check_circular=False).encode
@@ -97,8 +102,11 @@ class Channel:
         os.set_blocking(self._woken, False)
         os.set_blocking(self._wake, False)
         self._poll = poll()
-        self._poll.register(self._socket.fileno(), POLLIN)
+        self._own = self._socket.fileno()
+        self._poll.register(self._own, POLLIN)
         self._poll.register(self._woken, POLLIN)
+        self.passed: list[int] = []  #: descriptors that the agent has sent, and nobody has taken yet
+        self.others_ready = False  #: the last `receive` saw something to read at a descriptor that is watched
 
     def fileno(self) -> int:
         return self._socket.fileno()
@@ -107,28 +115,48 @@ class Channel:
         """Wait for bytes, in the main thread only.
 
         Returns:
-            The bytes; b"" at the end of the connection; None when `timeout` seconds have passed or a signal came.
+            The bytes; b"" at the end of the connection; None when `timeout` seconds have passed, a signal came, or
+            there is something to read elsewhere (`others_ready`).
         """
         set_wakeup_fd(self._wake, warn_on_full_buffer=False)  # again each time: user code may have used it
-        ready = self._poll.poll(None if timeout is None else max(0.0, timeout * 1000))
-        if not ready or (len(ready) == 1 and ready[0][0] == self._woken):
-            self._drain()
-            return None
-        return self.receive_now()
+        self.others_ready = False
+        data = None
+        for ready, _ in self._poll.poll(None if timeout is None else max(0.0, timeout * 1000)):
+            if ready == self._own:
+                data = self.receive_now()
+            elif ready == self._woken:
+                self._drain()
+            else:
+                self.others_ready = True
+        return data
 
     def receive_now(self) -> Optional[bytes]:
         """Return bytes that are there already; None when there are none, b"" at the end of the connection."""
         try:
-            return self._socket.recv(_READ_SIZE, MSG_DONTWAIT)
+            data, passed, _, _ = self._socket.recvmsg(_READ_SIZE, _PASSED, _FLAGS)
         except BlockingIOError:
             return None
         except OSError:
             return b""
+        for _, _, raw in passed:
+            self.passed += [descriptor for (descriptor,) in _int.iter_unpack(raw)]
+        return data
 
-    def wait_readable(self, timeout: float) -> None:
-        """Wait for bytes at most `timeout` seconds, in any thread."""
+    def watch(self, descriptor: int) -> None:
+        """Let `receive` wait for this one too."""
+        self._poll.register(descriptor, POLLIN)
+
+    def unwatch(self, descriptor: int) -> None:
+        try:
+            self._poll.unregister(descriptor)
+        except KeyError:
+            return
+
+    def wait_readable(self, timeout: float, others: Sequence[int] = ()) -> None:
+        """Wait for bytes here, or at other descriptors, at most `timeout` seconds, in any thread."""
         watched = poll()
-        watched.register(self._socket.fileno(), POLLIN)
+        for descriptor in (self._own, *others):
+            watched.register(descriptor, POLLIN)
         watched.poll(timeout * 1000)
 
     def wake(self) -> None:

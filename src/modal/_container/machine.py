@@ -36,6 +36,10 @@ Leave = namedtuple("Leave", "")
 DropInputs = namedtuple("DropInputs", "input_ids")
 #: A generator that waits for credit may go on.
 ResumeGenerator = namedtuple("ResumeGenerator", "input_id")
+#: The connection that came along with the frame is a direct line.
+OpenLine = namedtuple("OpenLine", "line_id prefix")
+#: Take no more inputs over direct lines.
+CloseLines = namedtuple("CloseLines", "")
 #: Nothing runs any more: end the process. Follows a Stop, once.
 Exit = namedtuple("Exit", "")
 
@@ -51,9 +55,11 @@ class Input:
         "input_id",
         "interrupted",
         "is_scheduled",
+        "line",
         "method",
         "payload",
         "runner",
+        "sent",
         "started",
     )
 
@@ -76,6 +82,8 @@ class Input:
         self.is_scheduled = payload is not None and not payload  #: it has no caller, and no arguments
         self.interrupted = ""  #: the reason, once there is one
         self.runner: Any = None  #: the thread or task that runs it
+        self.line: Any = None  #: the direct line that it came over, while the agent does not know of it
+        self.sent: Optional[memoryview] = None  #: its payload, while it has a line
         self.started = 0.0  #: set by the shell
 
 
@@ -85,19 +93,22 @@ class InputLoop:
     def __init__(self) -> None:
         self.queue: deque[Input] = deque()
         self.running: dict[str, Input] = {}
+        self.direct: dict[str, Input] = {}  #: those of them that the agent does not know of
         self.stopping = False
         self.grace = 0.0  #: seconds, of the Stop
         self.has_ended = False  #: nothing runs any more, nor ever will
 
-    def handle(self, header: dict[str, Any], body: memoryview) -> list[Any]:
-        """Take one frame of the agent.
+    def handle(self, header: dict[str, Any], body: memoryview, line: Any = None) -> list[Any]:
+        """Take one frame of the agent, or of a client over its direct line.
 
         Raises:
             ProtocolError: the frame is not one that an agent sends in this state.
         """
         kind = header.get("t")
         if kind == "RunInputs":
-            return self._run_inputs(header, body)
+            return self._run_inputs(header, body, line)
+        if line is not None:
+            raise ProtocolError(f"A frame of type {kind!r} came over a direct line.")
         try:
             if kind == "Credit":
                 return self._credit(header["input_id"], header["count"])
@@ -107,6 +118,10 @@ class InputLoop:
                 return self._cancel(header.get("input_ids", []))
             if kind == "Stop":
                 return self.stop(float(header.get("grace", 30.0)))
+            if kind == "OpenLine":
+                return [OpenLine(header["line_id"], header["prefix"])]
+            if kind == "CloseLines":
+                return [CloseLines()]
         except (KeyError, TypeError, ValueError):
             raise ProtocolError(f"The agent sent a malformed {kind} frame.") from None
         raise ProtocolError(f"The agent sent a frame of type {kind!r}, which this runtime does not know.")
@@ -149,7 +164,25 @@ class InputLoop:
             instructions += self._interrupt(item, STOPPED)
         return instructions + self._maybe_exit()
 
-    def _run_inputs(self, header: dict[str, Any], body: memoryview) -> list[Any]:
+    def answered(self, item: Input) -> None:
+        """The client of a direct line has the result of this input, which ended."""
+        del self.direct[item.input_id]
+        item.line = item.sent = None
+
+    def tell(self, items: list[Input]) -> None:
+        """The agent is told of these inputs, which came over direct lines."""
+        for item in items:
+            self.direct.pop(item.input_id, None)
+            item.line = item.sent = None
+
+    def give_up(self) -> list[str]:
+        """Give up the inputs of direct lines that have not begun; returns their ids. They are still to be told of."""
+        given_up = [item.input_id for item in self.queue if item.line is not None]
+        if given_up:
+            self.queue = deque(item for item in self.queue if item.line is None)
+        return given_up
+
+    def _run_inputs(self, header: dict[str, Any], body: memoryview, line: Any) -> list[Any]:
         position = 0
         queue = self.queue
         returned = []
@@ -157,9 +190,14 @@ class InputLoop:
             for record in header.get("inputs", ()):
                 size = record["size"]
                 blob = record.get("blob")
+                if blob is not None and line is not None:
+                    raise TypeError
                 payload = None if blob is not None else body[position : position + size]
                 position += size
                 item = Input(record["input_id"], record["call_id"], payload, blob, record.get("method", ""))
+                if line is not None:
+                    item.line, item.sent = line, payload
+                    self.direct[item.input_id] = item
                 if self.stopping:
                     returned.append(item.input_id)
                 else:

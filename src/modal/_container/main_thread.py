@@ -21,7 +21,7 @@ import signal
 from _thread import allocate_lock, get_ident, start_new_thread
 from time import perf_counter, sleep
 
-from modal._runtime_context import enter_input
+from modal._runtime_context import announce_input, enter_input
 
 from .channel import Channel
 from .machine import Input
@@ -40,6 +40,7 @@ _WATCH_EVERY = 0.003  #: seconds
 _WATCH_IDLE_ROUNDS = 300
 _POLL_LIMIT = 0.25  #: seconds
 _INTERRUPT_AGAIN = 0.02  #: seconds
+_ANNOUNCE_LIMIT = 0.1  #: seconds
 _GATHER_BELOW = 0.0005  #: seconds; an input that took longer is reported at once
 
 
@@ -84,7 +85,12 @@ class MainThreadShell(Shell):
         task = self.task
         while True:
             item = self._next()
-            run = self._run_generator if task.yields(item) else self._run_function
+            if task.yields(item):
+                run = self._run_generator
+                if item.line is not None:  # its values go through the agent
+                    self._announce(item.input_id)
+            else:
+                run = self._run_function
             record, payload = run(item)
             if self.session is not None:
                 self.end_session(item)
@@ -123,11 +129,15 @@ class MainThreadShell(Shell):
             self._busy = True
             if data is not None:
                 self.feed(data)
+            if self.channel.others_ready and self.lines is not None:
+                self.carry_out(self.lines.receive())
 
     def _finish(self, item: Input, record: dict[str, Any], payload: bytes) -> None:
         with self.lock:
             self._current = None
             machine = self.machine
+            if item.line is not None and self._answered(item, record, payload):
+                return
             self.outbox.add(record, payload)
             gather = (
                 machine.queue
@@ -143,9 +153,71 @@ class MainThreadShell(Shell):
             if instructions:
                 self.carry_out(instructions)
 
+    def open_line(self, prefix: str) -> None:
+        if type(self) is not MainThreadShell or self.task.is_generator or self.machine.stopping:
+            super().open_line(prefix)
+            return
+        if self.lines is None:
+            from .direct import Lines
+
+            self.lines = Lines(self.channel, self.machine, self.outbox)
+            announce_input(self._announce)
+        while self.channel.passed:
+            self.lines.open(self.channel.passed.pop(), prefix)
+
+    def _answered(self, item: Input, record: dict[str, Any], payload: bytes) -> bool:
+        """Answer an input of a direct line there, if that is possible. Called with `lock` held."""
+        lines = self.lines
+        if lines is not None and lines.answer(item, record, payload):
+            self.carry_out(self.machine.finish(item))
+            return True
+        self._give_to_agent([item])
+        return False
+
+    def _give_to_agent(self, items: list[Input]) -> None:
+        try:
+            if self.lines is not None:
+                self.lines.hand_over(items)
+        except OSError:
+            os._exit(AGENT_GONE)
+
+    def _hand_over_all(self) -> None:
+        """What came over direct lines is not done at once: it is the agent's business now. Called with `lock` held."""
+        direct = self.machine.direct
+        if direct:
+            not_begun = self.machine.give_up()
+            self._give_to_agent(list(direct.values()))
+            if not_begun:
+                self.outbox.returned(not_begun)
+
+    def _announce(self, input_id: str) -> None:
+        """User code learns the id of an input: the server must know it before anyone can ask for it."""
+        if self.forked or input_id not in self.machine.direct:
+            return
+        in_main = get_ident() == self._main
+        active = self._active
+        if in_main:
+            self._active = None  # an interrupt would find half of this done; the watcher repeats it
+        # A signal handler of user code may have interrupted this thread where it holds the lock.
+        if self.lock.acquire(timeout=_ANNOUNCE_LIMIT):
+            try:
+                item = self.machine.direct.get(input_id)
+                if item is not None:
+                    self._give_to_agent([item])
+            finally:
+                self.lock.release()
+        if in_main:
+            self._active = active
+
     def _flush(self) -> None:
         try:
             self.outbox.flush()
+        except OSError:
+            os._exit(AGENT_GONE)
+
+    def _flush_reports(self) -> None:
+        try:
+            self.outbox.flush_reports()
         except OSError:
             os._exit(AGENT_GONE)
 
@@ -251,6 +323,7 @@ class MainThreadShell(Shell):
                 serial = self._serial if self._busy else -1
                 sleep(_WATCH_EVERY)
                 self._flush()
+                self._flush_reports()
                 if not self._busy:
                     idle_rounds += 1
                     continue
@@ -270,13 +343,15 @@ class MainThreadShell(Shell):
                 return
             item = self._current
             self._watcher_polls = True
+            self._hand_over_all()
+            others = self.lines.descriptors if self.lines is not None else ()
         self._flush()  # what the main thread gathered before it saw that flag
         # Bounded, since the main thread may meanwhile read what this waits for, and be in another input.
         left = _POLL_LIMIT if item is None or self.held_since else item.started + self.task.timeout - perf_counter()
         if item is not None and item.interrupted:
             left = _INTERRUPT_AGAIN
         if left > 0:
-            self.channel.wait_readable(min(left, _POLL_LIMIT))
+            self.channel.wait_readable(min(left, _POLL_LIMIT), others)
         with self.lock:
             self._watcher_polls = False
             if self._main_reads():
@@ -291,6 +366,9 @@ class MainThreadShell(Shell):
             data = self.channel.receive_now()
             if data is not None:
                 self.feed(data)
+            if self.lines is not None:
+                self.carry_out(self.lines.receive())
+                self._hand_over_all()
 
     def _main_reads(self) -> bool:
         return not self._busy

@@ -17,14 +17,27 @@ from time import perf_counter, sleep
 
 from . import streams
 from .channel import Channel, ProtocolError
-from .machine import DropInputs, Exit, Input, InputLoop, Interrupt, Leave, ResumeGenerator, ReturnInputs
+from .machine import (
+    CloseLines,
+    DropInputs,
+    Exit,
+    Input,
+    InputLoop,
+    Interrupt,
+    Leave,
+    OpenLine,
+    ResumeGenerator,
+    ReturnInputs,
+)
 from .outbox import Outbox
 from .task import Task
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Iterable
     from typing import Any, NoReturn, Optional
 
+    from .direct import Lines
     from .interaction import Session
 
 #: The shell that runs inputs, or loads the code for it, in this process.
@@ -42,6 +55,7 @@ class Shell:
         self.machine = InputLoop()
         self.outbox = Outbox(channel)
         self.lock = allocate_lock()
+        self.lines: Optional[Lines] = None  #: of clients; made when the first is opened
         self.stop_grace = 30.0  #: seconds that SIGTERM and SIGINT leave
         self._handlers: list[Any] = []  #: of signals, ours
         self.forked = False  #: True in a child that user code forked
@@ -87,6 +101,7 @@ class Shell:
         """
         if self.machine.stopping:
             self._limit_stop()
+            self.close_lines()
         for instruction in instructions:
             kind = type(instruction)
             if kind is Interrupt:
@@ -94,15 +109,48 @@ class Shell:
             elif kind is ResumeGenerator:
                 self.resume(self.machine.running[instruction.input_id])
             elif kind is ReturnInputs:
+                self.hand_over(instruction.input_ids)
                 self.outbox.returned(instruction.input_ids)
             elif kind is Leave:
                 self.outbox.leaving()
+            elif kind is OpenLine:
+                self.open_line(instruction.prefix)
+            elif kind is CloseLines:
+                self.close_lines()
             elif kind is DropInputs:
+                self.hand_over(instruction.input_ids)
                 for input_id in instruction.input_ids:
                     self.outbox.add(*self.task.dropped(input_id))
                 self.outbox.flush()
             elif kind is Exit:
                 self.exit()
+
+    def open_line(self, prefix: str) -> None:
+        """A direct line is offered. Only some shells have use for one. Called with `lock` held."""
+        while self.channel.passed:
+            os.close(self.channel.passed.pop())
+
+    def close_lines(self) -> None:
+        """Take nothing more over direct lines, and hand over what has come. Called with `lock` held.
+
+        Raises:
+            OSError: the agent is gone.
+        """
+        lines, self.lines = self.lines, None
+        if lines is not None:
+            instructions = lines.drain()
+            lines.hand_over(list(self.machine.direct.values()))
+            self.carry_out(instructions)
+
+    def hand_over(self, input_ids: Iterable[str]) -> None:
+        """Tell the agent of those of these inputs that came over direct lines. Called with `lock` held.
+
+        Raises:
+            OSError: the agent is gone.
+        """
+        direct = self.machine.direct
+        if direct and self.lines is not None:
+            self.lines.hand_over([direct[one] for one in input_ids if one in direct])
 
     def catch_signals(self) -> None:
         """Prepare for signals and forks. Called in the main thread."""
@@ -150,6 +198,7 @@ class Shell:
         """Send what is left, run exit hooks, and go without waiting for threads of user code."""
         try:
             self.outbox.flush()
+            self.outbox.flush_reports(at_once=True)
         except OSError:
             os._exit(AGENT_GONE)
         if self.task.lifecycle is not None:
@@ -202,6 +251,10 @@ class Shell:
     def on_fork(self) -> None:
         self.forked = True
         self.channel.leave_in_child()
+        if self.lines is not None:
+            self.lines.leave_in_child()
+            self.machine.direct.clear()
+            self.lines = None
         for number, default in ((signal.SIGTERM, signal.SIG_DFL), (signal.SIGINT, signal.default_int_handler)):
             if signal.getsignal(number) in self._handlers:
                 signal.signal(number, default)

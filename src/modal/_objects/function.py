@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Callable, Generic, Optional
 from .. import _event_loop
 from .._renamed import renamed_parameter
 from .._runtime_context import container_context, current_input_id
-from .._sync import blocking, generator_in_caller, in_caller, on_loop
+from .._sync import blocking, generator_in_caller, in_caller, is_async, on_loop
 from .._type_vars import OriginalReturnType, P, ReturnType, T
 from ..exception import InvalidError, NotFoundError
 from .function_call import FunctionCall
@@ -17,6 +17,7 @@ from .function_options import FunctionOptions
 from .object import Object
 
 if TYPE_CHECKING:
+    from .._calls.direct import DirectPath
     from .._wire.client import RpcClient
     from .._wire.messages.call import Output
     from .._wire.messages.function import ClassSpec
@@ -88,6 +89,7 @@ class Function(Object, Generic[P, ReturnType, OriginalReturnType]):
     _client: Optional[Client] = None
     _rpc: Optional[RpcClient] = None  #: set while calls can be made
     _generation = 0  #: of the event loop that `_rpc` belongs to
+    _direct: Optional[DirectPath] = None  #: for blocking calls from outside of containers
     _app: Optional[App] = None  #: the app it was registered with
     _reference: Optional[FunctionReference] = None  #: where to find it, when it was not defined in this process
     _resolver: Optional[Resolver] = None  #: of what is made while the app runs
@@ -263,6 +265,9 @@ class Function(Object, Generic[P, ReturnType, OriginalReturnType]):
 
     def _detach(self) -> None:
         """The app has ended."""
+        if self._direct is not None:
+            self._direct.close()
+            self._direct = None
         self._rpc, self._object_id, self._web_url, self._client = None, None, "", None
 
     # -- calls
@@ -288,11 +293,29 @@ class Function(Object, Generic[P, ReturnType, OriginalReturnType]):
         await self._known()
         if self._is_generator:
             raise InvalidError(f"The function {self._tag!r} is a generator: call it with remote_gen().")
-        output, payload = await on_loop(
-            self._following(self._run, self._payload(args, kwargs), current_input_id() or "")
-        )
-        result: ReturnType = result_of(output, payload)
+        payload = self._payload(args, kwargs)
+        if container_context() is not None or await is_async():
+            answer = await on_loop(self._run_anywhere(payload, current_input_id() or ""))
+        else:
+            answer = await self._direct_path().call(payload, self._run_anywhere, self._client_of_calls)
+        result: ReturnType = result_of(*answer)
         return result
+
+    def _direct_path(self) -> DirectPath:
+        path = self._direct
+        if path is None or path.generation != _event_loop.generation or path.function_id != self._object_id:
+            from .._calls.direct import DirectPath
+
+            if path is not None:
+                path.close()
+            path = self._direct = DirectPath(self._object_id or "", self._method)
+        return path
+
+    async def _client_of_calls(self) -> RpcClient:
+        return (await self._bind())[0]
+
+    async def _run_anywhere(self, payload: bytes, parent: str = "") -> tuple[Output, bytes]:
+        return await self._following(self._run, payload, parent)
 
     async def _run(self, payload: bytes, parent: str) -> tuple[Output, bytes]:
         from .._calls.payload import as_input, fetch

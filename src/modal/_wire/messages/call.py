@@ -48,12 +48,44 @@ class Output:
 
 @dataclass(frozen=True)
 class CallRun:
-    """Run one input and wait for its output: `.remote()`. The body is the inline payload."""
+    """Run one input and wait for its output: `.remote()`. The body is the inline payload.
+
+    With `call_id` and `line_id` it was sent over a direct line first, under that call id, and got no answer there: wait
+    for that call, which the container has told of, or is about to.
+    """
 
     function_id: str
     input: Input
     parent_input_id: str = ""
     method: str = ""  #: of a class
+    call_id: str = ""
+    line_id: str = ""
+
+
+@dataclass(frozen=True)
+class CallDirect:
+    """Ask for a direct line to an idle container of a function."""
+
+    function_id: str
+
+
+@dataclass(frozen=True)
+class DirectLine:
+    """Where to get the line: connect to the Unix socket `path`, send `ticket`, and wait for the container's `Ready`.
+
+    What follows are the frames of `messages.runner`: the client sends `RunInputs`, of one input at a time; the answer
+    is `Outputs`, or `Returned`: the server has the input now, ask it with `CallRun`.
+    """
+
+    line_id: str = ""
+    path: str = ""  #: "": no line is to be had now
+    ticket: str = ""
+    prefix: str = ""  #: of the ids of all calls made over the line, of `DIRECT_PREFIX` characters
+
+
+DIRECT_LIMIT = 64 * 1024  #: bytes; a larger payload, of an input or an output, does not go over a direct line
+DIRECT_ID = 25  #: characters of the id of a call that is made over a direct line, as of any other's
+DIRECT_PREFIX = 17  #: characters that the server chooses; the rest are digits that the client counts in
 
 
 @dataclass(frozen=True)
@@ -177,6 +209,7 @@ class GraphPart:
 
 #: Reply body: the output's inline payload. CALL_GET past its timeout is a TimeoutError.
 CALL_RUN = Method("call.run", CallRun, Output, mutating=True)
+CALL_DIRECT = Method("call.direct", CallDirect, DirectLine)
 CALL_SPAWN = Method("call.spawn", CallSpawn, CallRef, mutating=True)
 CALL_GET = Method("call.get", CallGet, Output)
 CALL_MAP = Method("call.map", CallMap, OutputBatch, Shape.DUPLEX, mutating=True, item=InputBatch)

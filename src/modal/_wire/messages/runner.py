@@ -4,6 +4,9 @@ The runner connects, says `Hello`, gets `Start`, loads the user's code and answe
 the agent pushes `RunInputs` up to the runner's credit (`Start.credit` inputs unanswered at a time) and gets `Outputs`.
 Each is one frame ``{"t": <type>, ...fields}`` plus a body, with no call ids: order is enough. SDK calls that user code
 makes go over another connection to the same socket, as ordinary RPC (its first frame is the RPC handshake instead).
+
+A direct line is a connection of a client that the agent has handed to the runner (`OpenLine`). There the runner says
+`Ready`, gets `RunInputs` and answers `Outputs` or `Returned`, in the same frames.
 """
 
 from __future__ import annotations
@@ -93,6 +96,8 @@ class RunOutput:
     blob: Optional[BlobRef] = None
     error: Optional[ErrorInfo] = None
     seconds: float = 0.0  #: time in user code
+    call_id: str = ""  #: set when the input came over a direct line and was answered there; the agent hears of it now
+    method: str = ""  #: with `call_id`; of a class
 
 
 @dataclass(frozen=True)
@@ -100,6 +105,26 @@ class Outputs:
     """runner -> agent. Sent as soon as an input ends; several at once only when they ended together."""
 
     outputs: list[RunOutput] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class OpenLine:
+    """agent -> runner: a client's connection comes along with this frame (as SCM_RIGHTS) and is the runner's now."""
+
+    line_id: str
+    prefix: str  #: of the ids of the calls that come over it
+
+
+@dataclass(frozen=True)
+class CloseLines:
+    """agent -> runner: take no more inputs over direct lines."""
+
+
+@dataclass(frozen=True)
+class Taken:
+    """runner -> agent: these inputs came over a direct line and are the agent's now, as if it had pushed them."""
+
+    inputs: list[RunInput] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
@@ -160,6 +185,6 @@ RUNNER_MESSAGES = {
     cls.__name__: cls
     for cls in (
         Hello, Start, Ready, StartFailed, RunInputs, Outputs, Yielded, Credit, Recall, Returned, Leaving,
-        CancelInputs, Stop,
+        CancelInputs, Stop, OpenLine, CloseLines, Taken,
     )
 }  # fmt: skip

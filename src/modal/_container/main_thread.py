@@ -184,7 +184,7 @@ class MainThreadShell(Shell):
     def _hand_over_all(self) -> None:
         """What came over direct lines is not done at once: it is the agent's business now. Called with `lock` held."""
         direct = self.machine.direct
-        if direct:
+        if direct and self._current is not None:
             not_begun = self.machine.give_up()
             self._give_to_agent(list(direct.values()))
             if not_begun:
@@ -329,21 +329,22 @@ class MainThreadShell(Shell):
                     continue
                 idle_rounds = 0
                 if self._serial == serial:
-                    self._read_for_main()
+                    self._read_for_main(serial)
             with self.lock:
                 if self._busy:
                     continue
                 self._watcher_asleep = True
             self._gate.acquire()
 
-    def _read_for_main(self) -> None:
+    def _read_for_main(self, serial: int) -> None:
         """Wait for a frame, or for the end of the input's time, while the main thread is in user code."""
         with self.lock:
             if not self._busy:
                 return
             item = self._current
             self._watcher_polls = True
-            self._hand_over_all()
+            if self._serial == serial:
+                self._hand_over_all()
             others = self.lines.descriptors if self.lines is not None else ()
         self._flush()  # what the main thread gathered before it saw that flag
         # Bounded, since the main thread may meanwhile read what this waits for, and be in another input.
@@ -366,7 +367,7 @@ class MainThreadShell(Shell):
             data = self.channel.receive_now()
             if data is not None:
                 self.feed(data)
-            if self.lines is not None:
+            if self.lines is not None and self._serial == serial:
                 self.carry_out(self.lines.receive())
                 self._hand_over_all()
 

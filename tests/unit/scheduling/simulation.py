@@ -247,6 +247,9 @@ class Simulation:
         if container.is_stopping and not container.running:
             self._exit(container, "")
 
+    def _do_CloseLines(self, wanted: ins.CloseLines) -> None:
+        assert wanted.container_id in self.containers
+
     def _do_RecallInputs(self, wanted: ins.RecallInputs) -> None:
         container = self.containers[wanted.container_id]
         self.recalls += 1

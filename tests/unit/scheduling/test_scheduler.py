@@ -12,6 +12,7 @@ from intermodal.machines.machine import IllegalTransition
 from intermodal.scheduling import events as ev
 from intermodal.scheduling.instructions import (
     CancelInputs,
+    CloseLines,
     FailInputs,
     InputsOrphaned,
     Instruction,
@@ -259,7 +260,7 @@ def test_a_lower_limit_lets_surplus_containers_finish_what_they_have_begun() -> 
     made.handle(queue("in-1", "in-2"), 0.0)
     made.handle(ev.ContainerReady("ta-0"), 0.1)
     made.handle(ev.ContainerReady("ta-1"), 0.1)
-    assert without_wakes(made.handle(ev.PoolUpdated("fu", Scaling(max_containers=1)), 0.2)) == []
+    assert without_wakes(made.handle(ev.PoolUpdated("fu", Scaling(max_containers=1)), 0.2)) == [CloseLines("ta-0")]
     assert without_wakes(made.handle(ev.InputsFinished("ta-0", ["in-1"], 1.0), 0.3)) == [StopContainer("ta-0", 30.0)]
 
 

@@ -41,6 +41,7 @@ class Model:
         self.held: list[str] = []
         self.given = 0
         self.recalls = 0
+        self.has_lines = True
 
 
 class AnyOrder(RuleBasedStateMachine):
@@ -98,7 +99,8 @@ class AnyOrder(RuleBasedStateMachine):
         model.held.extend(wanted.input_ids)
         model.given += len(wanted.input_ids)
         concurrency = model.concurrency
-        assert len(model.held) <= (concurrency.batch_max_size or concurrency.max_concurrent_inputs + MAX_AHEAD)
+        mine = [one for one in model.held if not one.startswith("in-direct")]
+        assert len(mine) <= (concurrency.batch_max_size or concurrency.max_concurrent_inputs + MAX_AHEAD)
         assert concurrency.max_inputs is None or model.given <= concurrency.max_inputs
 
     def do_RecallInputs(self, wanted: ins.RecallInputs) -> None:
@@ -106,6 +108,12 @@ class AnyOrder(RuleBasedStateMachine):
         assert model.state == "ready"
         assert 0 < wanted.count <= len(model.held)
         model.recalls += 1
+
+    def do_CloseLines(self, wanted: ins.CloseLines) -> None:
+        model = self.containers[wanted.container_id]
+        assert model.state == "ready"
+        assert model.held
+        model.has_lines = False
 
     def do_CancelInputs(self, wanted: ins.CancelInputs) -> None:
         assert set(wanted.input_ids) <= set(self.containers[wanted.container_id].held)
@@ -215,6 +223,28 @@ class AnyOrder(RuleBasedStateMachine):
             if self.where[one] == container_id:
                 self.where[one] = "done"
         self.tell(ev.InputsFinished(container_id, ended, seconds * len(ended)))
+
+    @rule(data=st.data(), count=st.integers(1, 3), has_ended=st.booleans())
+    def inputs_come_directly(self, data: st.DataObject, count: int, has_ended: bool) -> None:
+        with_lines = [
+            key
+            for key, model in self.containers.items()
+            if model.function_id == "fu-plain" and (model.has_lines and model.state == "ready")
+        ]
+        if not with_lines:
+            return
+        container_id = data.draw(st.sampled_from(with_lines))
+        model = self.containers[container_id]
+        if has_ended:
+            self.tell(ev.InputsFinished(container_id, [], 0.001 * count, count))
+            return
+        inputs = [f"in-direct-{next(self.sequence)}" for _ in range(count)]
+        calls = [one.replace("in", "fc") for one in inputs]
+        for one, call in zip(inputs, calls, strict=True):
+            self.where[one] = container_id
+            self.call[one] = (model.function_id, call)
+        model.held = inputs + model.held
+        self.tell(ev.InputsTaken(container_id, calls, inputs))
 
     @rule(data=st.data())
     def inputs_return(self, data: st.DataObject) -> None:

@@ -1,4 +1,4 @@
-"""One contender of the call benchmarks, in a process of its own: `contender.py intermodal | ray | pool`.
+"""One contender of the call benchmarks, in a process of its own: `contender.py intermodal | ray | dask | pool`.
 
 It reads commands from stdin, one a line, and answers each with a line of JSON on stdout:
 
@@ -76,6 +76,17 @@ def ray() -> Iterator[Contender]:
 
 
 @contextlib.contextmanager
+def dask() -> Iterator[Contender]:
+    from distributed import Client
+
+    with Client(n_workers=CPUS, threads_per_worker=1, dashboard_address=None) as client:
+        yield Contender(
+            lambda x: client.submit(same, x, pure=False).result(),
+            lambda n: sum(client.gather(client.map(same, range(n), pure=False))),
+        )
+
+
+@contextlib.contextmanager
 def pool() -> Iterator[Contender]:
     from concurrent.futures import ProcessPoolExecutor
 
@@ -105,7 +116,7 @@ def answer(contender: Contender, command: str, n: int) -> object:
 
 
 def main() -> None:
-    make = {"intermodal": intermodal, "ray": ray, "pool": pool}[sys.argv[1]]
+    make = {"intermodal": intermodal, "ray": ray, "dask": dask, "pool": pool}[sys.argv[1]]
     with make() as contender:
         for _ in range(300):
             contender.call(1)

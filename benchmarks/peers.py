@@ -9,7 +9,12 @@ from pathlib import Path
 _ROOT = Path(__file__).resolve().parent / ".peers"
 
 #: name -> what is installed
-PEERS = {"ray": ["ray", "py-spy"], "modal": ["modal==0.73.60"], "redis": ["redis"]}
+PEERS = {
+    "ray": ["ray", "py-spy"],
+    "dask": ["dask[distributed]"],
+    "modal": ["modal==0.73.60"],
+    "redis": ["redis"],
+}
 
 
 def python_of(peer: str) -> str:

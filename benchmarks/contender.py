@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import logging
 import os
 import sys
 import time
@@ -79,7 +80,9 @@ def ray() -> Iterator[Contender]:
 def dask() -> Iterator[Contender]:
     from distributed import Client
 
-    with Client(n_workers=CPUS, threads_per_worker=1, dashboard_address=None) as client:
+    # Its workers complain in its log when they are ended.
+    options = {"dashboard_address": None, "silence_logs": logging.CRITICAL}
+    with Client(n_workers=CPUS, threads_per_worker=1, **options) as client:
         yield Contender(
             lambda x: client.submit(same, x, pure=False).result(),
             lambda n: sum(client.gather(client.map(same, range(n), pure=False))),

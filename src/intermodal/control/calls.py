@@ -215,10 +215,9 @@ class Calls:
         call.machine.close()
         call.machine.finish(0)
         call.output = Finished(output, data, container_id)
-        encoded = _output_record(output)
-        encoded["container_id"] = container_id
         self._unstored_calls[record.call_id] = call.record
-        self._unstored_outputs[record.call_id] = ([encoded], [data])
+        self._unstored_outputs[record.call_id] = _UnstoredOutputs()
+        self._unstored_outputs[record.call_id].add(call.output)
         self._flush_soon()
         self.on_finish(call, 0, call.output)
         self._keep_ended(call)

@@ -200,7 +200,8 @@ def test_what_an_old_container_gives_back_goes_to_an_idle_new_one_at_once() -> N
     tell(ev.InputsFinished(start.container_id, ["in-0"], 0.001))  # quick: some are pushed ahead from now on
     [push] = tell(ev.InputsQueued("fu", "fc", ["in-1", "in-2", "in-3"]))
     assert push.input_ids == ["in-1", "in-2", "in-3"]
-    recall, again = tell(ev.PoolAdded("fu", "ap", "f", scaling=scaling, revision_id="new"))
+    close, recall, again = tell(ev.PoolAdded("fu", "ap", "f", scaling=scaling, revision_id="new"))
+    assert close == ins.CloseLines(start.container_id)
     assert recall == ins.RecallInputs(start.container_id, 2)
     assert tell(ev.ContainerReady(again.container_id)) == []
     given_back = tell(ev.InputsReturned(start.container_id, ["in-2", "in-3"]))

@@ -58,6 +58,7 @@ class Shell:
         self.lines: Optional[Lines] = None  #: of clients; made when the first is opened
         self.stop_grace = 30.0  #: seconds that SIGTERM and SIGINT leave
         self._handlers: list[Any] = []  #: of signals, ours
+        self.successor: Shell = self  #: the shell that has taken over from this one, for signals that come just then
         self.forked = False  #: True in a child that user code forked
         self.session: Optional[Session] = None  #: while this container is connected to a terminal
         self.held_since = 0.0  #: when the clock of inputs was stopped; 0: it runs
@@ -164,9 +165,16 @@ class Shell:
         if signum == signal.SIGINT and self.session is not None:
             self.key_pressed(self.session)
             return
+        self.successor.stop_soon()
+
+    def stop_soon(self) -> None:
+        """Stop as told by a signal, from a place that may take `lock`."""
         start_new_thread(self._stop, ())
 
     def _stop(self) -> None:
+        if self.successor is not self:
+            self.successor.stop_soon()
+            return
         with self.lock:
             try:
                 self.carry_out(self.machine.stop(self.stop_grace, by_signal=True))
@@ -188,7 +196,7 @@ class Shell:
         """Nothing runs any more: end the process. Exit hooks run in the main thread, so it must come to `leave`."""
         if self.task.lifecycle is None:
             self.leave()
-        self.call_main()
+        self.successor.call_main()
 
     def call_main(self) -> None:
         """Make the main thread look whether the machine has ended. Called with `lock` held."""

@@ -44,6 +44,7 @@ class TasksShell(Shell):
         self._credit: dict[str, asyncio.Event] = {}
         self._will_flush = False
         self._catches_keys = False
+        watched.successor = self
 
     def run(self) -> NoReturn:
         asyncio.set_event_loop(self._loop)
@@ -57,7 +58,10 @@ class TasksShell(Shell):
         self.leave()
 
     def call_main(self) -> None:
-        self._loop.stop()
+        self._loop.call_soon_threadsafe(self._loop.stop)
+
+    def stop_soon(self) -> None:
+        self._loop.call_soon_threadsafe(self._stop)
 
     def catch_signals(self) -> None:
         for number in (signal.SIGTERM, signal.SIGINT):

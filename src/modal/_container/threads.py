@@ -39,6 +39,7 @@ class ThreadsShell(Shell):
         self._concurrency = concurrency
         self._idle = 0
         self._threads = 0
+        watched.successor = self
 
     def run(self) -> NoReturn:
         self.catch_signals()

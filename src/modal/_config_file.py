@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from ._runtime_context import is_local
 from .exception import InvalidError
 
 
@@ -68,6 +69,8 @@ def _sections(parse: Any) -> Any:
     except UnicodeDecodeError as error:
         raise InvalidError(f"The configuration file {where} cannot be read: {error}.") from None
     except OSError as error:
+        if isinstance(error, PermissionError) and not is_local():
+            return {}  # code in a container has dropped its rights; it needs no configuration file
         raise InvalidError(f"The configuration file {where} cannot be read: {error.strerror}.") from None
     except ValueError as error:
         raise InvalidError(f"The configuration file {where} is not valid TOML: {error}.") from None

@@ -198,6 +198,25 @@ def revoke_token(token: str, profile: str | None, **given: Any) -> None:
 
 
 @intermodal_cli.group()
+def volume() -> None:
+    """Look after the volumes that the server keeps."""
+
+
+@volume.command("verify")
+@click.argument("names", nargs=-1)
+@click.option("-e", "--env", default="", help="Environment of the volumes; main by default.")
+@_takes(_DATA_DIR)
+def verify_volumes(names: tuple[str, ...], env: str, **given: Any) -> int:
+    """Check that the volumes NAMES (default: all) hold what was committed. Exits with 1 when one does not.
+
+    Every file is read and its digest compared with that of the commit. The server runs meanwhile.
+    """
+    from intermodal.cli.volume import verify
+
+    return verify(Settings.load(**given), names, env)
+
+
+@intermodal_cli.group()
 def secrets() -> None:
     """Look after the secrets that the server keeps."""
 

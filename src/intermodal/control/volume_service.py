@@ -4,17 +4,28 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any, Protocol
 
+from intermodal.control.access import require_user
 from intermodal.control.named_service import NamedService
-from intermodal.control.rpc import Context, Dispatcher
+from intermodal.control.rpc import Context, Dispatcher, ServerStream
 from intermodal.volumes.live import LiveFolders
 from intermodal.volumes.mounts import VolumeMounts
 from intermodal.volumes.store import VolumeStore
+from intermodal.volumes.verify import verify
 from modal._wire.messages.common import Empty
-from modal._wire.messages.files import VOLUME_COMMIT, VOLUME_RELOAD, VolumeRef, VolumeReloaded
+from modal._wire.messages.files import (
+    VOLUME_COMMIT,
+    VOLUME_RELOAD,
+    VOLUME_VERIFY,
+    VolumeProblem,
+    VolumeRef,
+    VolumeReloaded,
+)
 from modal._wire.messages.named import ObjectKind
 from modal.exception import InvalidError
 
@@ -37,12 +48,14 @@ class VolumeService:
         self._store = store
         self._mounts = mounts
         self._node = node
+        self._pool = ThreadPoolExecutor(os.cpu_count(), "volume-verify")
         self._deleting: set[asyncio.Future[Any]] = set()
         named.holders[ObjectKind.VOLUME] = self
 
     def register(self, dispatcher: Dispatcher) -> None:
         dispatcher.register(VOLUME_COMMIT, self.commit)
         dispatcher.register(VOLUME_RELOAD, self.reload)
+        dispatcher.register(VOLUME_VERIFY, self.verify)
 
     async def commit(self, ctx: Context, request: VolumeRef, body: bytes) -> Empty:
         container_id = self._container(ctx, request.volume_id, "commit")
@@ -52,6 +65,16 @@ class VolumeService:
     async def reload(self, ctx: Context, request: VolumeRef, body: bytes) -> VolumeReloaded:
         container_id = self._container(ctx, request.volume_id, "reload")
         return VolumeReloaded(await self._node.reload_volume(container_id, request.volume_id))
+
+    async def verify(self, ctx: Context, request: VolumeRef, body: bytes, stream: ServerStream[Any, Any]) -> None:
+        require_user(ctx)
+        self._named.require_object(ctx, ObjectKind.VOLUME, request.volume_id)
+        problems = verify(self._store, request.volume_id, self._pool)
+        try:
+            while (problem := await asyncio.to_thread(next, problems, None)) is not None:
+                await stream.send(VolumeProblem(problem))
+        finally:
+            await asyncio.to_thread(problems.close)
 
     def _container(self, ctx: Context, volume_id: str, method: str) -> str:
         self._named.require_object(ctx, ObjectKind.VOLUME, volume_id)

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Generator
 from concurrent.futures import Executor
 
 from intermodal.volumes.entries import entries_of
 from intermodal.volumes.store import VolumeStore
 
 
-def verify(store: VolumeStore, volume_id: str, pool: Executor | None = None) -> Iterator[str]:
+def verify(store: VolumeStore, volume_id: str, pool: Executor | None = None) -> Generator[str, None, None]:
     """Read every file of the current version; gives a sentence for each thing that is not as it was committed.
 
     Raises `NotFoundError`.

@@ -279,7 +279,7 @@ class VolumeUpload:
         Raises:
             InvalidError: the local file does not exist, or the path is not possible.
         """
-        remote = _remote(remote_path)
+        remote = _remote(remote_path, is_folder=str(remote_path).endswith("/"))
         if hasattr(local_file, "read"):
             if remote.endswith("/"):
                 raise InvalidError(f"A file object needs the path of a file, not of a directory: {remote!r}.")
@@ -305,7 +305,7 @@ class VolumeUpload:
         Raises:
             InvalidError: the local directory does not exist, or a file in it cannot be read.
         """
-        root, remote = local_directory(local_path), _remote(remote_path)
+        root, remote = local_directory(local_path), _remote(remote_path, is_folder=True)
         for file in walk(root, remote.rstrip("/") or "/", lambda path: False, recursive=recursive):
             self._uploads.append(Upload(file.path, file.remote_path, file.mode))
 
@@ -339,10 +339,10 @@ def local_file_of(path: Union[Path, str], remote: str) -> Any:
     return local_file(path, remote)
 
 
-def _remote(path: Union[PurePosixPath, str]) -> str:
+def _remote(path: Union[PurePosixPath, str], *, is_folder: bool = False) -> str:
     if not isinstance(path, (str, PurePosixPath)):
         raise InvalidError(f"A path in a volume is a string, not {path!r}.")
     text = str(path)
-    if ".." in text.split("/") or "\0" in text or not text.strip("/"):
+    if ".." in text.split("/") or "\0" in text or not (text.strip("/") or is_folder):
         raise InvalidError(f"{text!r} is not possible as the path of a file in a volume.")
     return text

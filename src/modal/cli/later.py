@@ -15,8 +15,6 @@ from .lazy import LazyGroup
 
 GROUPS = {
     "launch": "Start a notebook or an editor in a container.",
-    "nfs": "Manage network file systems.",
-    "volume": "Manage volumes.",
 }
 
 #: command -> (what it does, its arguments and options). `<x>` is a required argument, `[x]` an optional one, `...`
@@ -36,28 +34,6 @@ COMMANDS: dict[str, tuple[str, str]] = {
         "Start Visual Studio Code in a container.",
         "--cpu= --memory= --gpu= --image= --timeout= --mount= --volume= --detach/--no-detach",
     ),
-    "nfs list": ("List network file systems.", "-e/--env= --json/--no-json"),
-    "nfs create": ("Create a network file system.", "<name> -e/--env="),
-    "nfs ls": ("List files.", "<volume_name> [path] -e/--env="),
-    "nfs put": ("Upload a file or directory.", "<volume_name> <local_path> [remote_path] -e/--env="),
-    "nfs get": (
-        "Download a file or directory.",
-        "<volume_name> <remote_path> [local_destination] --force/--no-force -e/--env=",
-    ),
-    "nfs rm": ("Delete a file or directory.", "<volume_name> <remote_path> -r/--recursive -e/--env="),
-    "nfs delete": ("Delete a network file system with its files.", "<nfs_name> -y/--yes -e/--env="),
-    "volume create": ("Create a volume.", "<name> -e/--env= --version="),
-    "volume get": (
-        "Download a file or directory.",
-        "<volume_name> <remote_path> [local_destination] --force/--no-force -e/--env=",
-    ),
-    "volume list": ("List volumes.", "-e/--env= --json/--no-json"),
-    "volume ls": ("List files.", "<volume_name> [path] --json/--no-json -e/--env="),
-    "volume put": ("Upload a file or directory.", "<volume_name> <local_path> [remote_path] -f/--force -e/--env="),
-    "volume rm": ("Delete a file or directory.", "<volume_name> <remote_path> -r/--recursive -e/--env="),
-    "volume cp": ("Copy files within a volume.", "<volume_name> <paths>... -e/--env="),
-    "volume delete": ("Delete a volume with its files.", "<volume_name> -y/--yes -e/--env="),
-    "volume rename": ("Rename a volume.", "<old_name> <new_name> -y/--yes -e/--env="),
 }
 
 OPTION_HELP = {

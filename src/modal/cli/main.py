@@ -22,6 +22,8 @@ _REAL = {
     "config": LazyCommand("Show and change the configuration of this machine's client.", "modal.cli.config", "config"),
     "environment": LazyCommand("Manage environments.", "modal.cli.environment", "environment_group"),
     "dict": LazyCommand("Manage dicts.", "modal.cli.dict", "dict_group"),
+    "nfs": LazyCommand("Manage network file systems.", "modal.cli.nfs", "nfs_group"),
+    "volume": LazyCommand("Manage volumes.", "modal.cli.volume", "volume_group"),
     "queue": LazyCommand("Manage queues.", "modal.cli.queue", "queue_group"),
     "setup": LazyCommand("Set up this machine's client.", "modal.cli.token", "setup"),
     "token": LazyCommand("Store tokens, which open servers over the network.", "modal.cli.token", "token_group"),
@@ -32,8 +34,6 @@ _LATER = {
     "serve": "Run an app's web endpoints while its code changes.",
     "shell": "Open a shell or run a command in a container.",
     "launch": "Start a notebook or an editor in a container.",
-    "nfs": "Manage network file systems.",
-    "volume": "Manage volumes.",
 }
 
 

@@ -96,6 +96,13 @@ class VolumeReloaded:
     open_files: list[str] = field(default_factory=list)  #: which kept it from being reloaded
 
 
+@dataclass(frozen=True)
+class VolumeProblem:
+    """Something in a volume that is not as it was committed."""
+
+    text: str
+
+
 FILES_LIST = Method("files.list", FilesList, FilesListed, Shape.SERVER_STREAM)
 FILE_READ = Method("file.read", FileRead, Empty, Shape.SERVER_STREAM)
 FILES_PUT = Method("files.put", FilesPut, FilesPutDone, Shape.CLIENT_STREAM, mutating=True, item=FilePart)
@@ -103,3 +110,4 @@ FILE_REMOVE = Method("file.remove", FileRemove, Empty, mutating=True)
 FILES_COPY = Method("files.copy", FilesCopy, Empty, mutating=True)
 VOLUME_COMMIT = Method("volume.commit", VolumeRef, Empty, mutating=True)
 VOLUME_RELOAD = Method("volume.reload", VolumeRef, VolumeReloaded, mutating=True)
+VOLUME_VERIFY = Method("volume.verify", VolumeRef, VolumeProblem, Shape.SERVER_STREAM)

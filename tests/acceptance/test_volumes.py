@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import signal
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -11,12 +12,12 @@ from acceptance_harness import Platform, Program, wait_until
 
 
 @pytest.fixture
-def volume(platform: Platform, request: pytest.FixtureRequest) -> str:
+def volume(platform: Platform, tmp_path: Path) -> Iterator[str]:
     """The name of a new volume."""
-    name = f"v-{abs(hash(request.node.name)):x}"[:40]
+    name = f"v-{tmp_path.name}"[-60:]
     platform.modal("volume", "create", name).succeeded()
-    request.addfinalizer(lambda: platform.modal("volume", "delete", name, "--yes"))
-    return name
+    yield name
+    platform.modal("volume", "delete", name, "--yes")
 
 
 def files(platform: Platform, volume: str, path: str = "/") -> list[str]:

@@ -119,8 +119,8 @@ def test_every_command_and_option_has_help():
 
 
 def test_a_command_that_is_not_there_yet_says_so(capsys):
-    assert run_command_line(["volume", "ls", "data"]) == 1
-    assert capsys.readouterr().err == "Error: `modal volume ls` is not available in this version of Intermodal.\n"
+    assert run_command_line(["launch", "jupyter"]) == 1
+    assert capsys.readouterr().err == "Error: `modal launch jupyter` is not available in this version of Intermodal.\n"
 
 
 @pytest.mark.parametrize(

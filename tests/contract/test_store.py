@@ -16,6 +16,7 @@ from intermodal.store.failing import FailingStore
 from intermodal.store.interface import (
     AppRecord,
     AppVersionRecord,
+    BindingRecord,
     CallKind,
     CallRecord,
     EnvironmentRecord,
@@ -72,6 +73,31 @@ async def test_tokens_are_loaded_until_they_have_been_useless_for_long_enough(st
     assert {one.token_id for one in (await store.load()).tokens} == {"ak-1", "ak-2", "ak-3"}
     await store.expire(50.0, 50.0)
     assert (await store.load()).tokens == [token]
+
+
+async def test_bindings_are_loaded_with_their_app_until_they_are_dropped_or_expire(store: Store) -> None:
+    one = BindingRecord("fu-2", "fu-1", "ap-1", b'\x00{"size":3}', {"timeout": 9.0})
+    warm, other = (
+        dataclasses.replace(one, function_id="fu-3", min_containers=2),
+        dataclasses.replace(one, function_id="fu-4", app_id="ap-2"),
+    )
+    store.write([APP, dataclasses.replace(APP, app_id="ap-2"), one, warm, other])
+    await store.write([dataclasses.replace(one, min_containers=1)])
+    bindings = {binding.function_id: binding for binding in (await store.load()).bindings}
+    assert bindings == {"fu-2": dataclasses.replace(one, min_containers=1), "fu-3": warm, "fu-4": other}
+    await store.write([dataclasses.replace(APP, app_id="ap-2", stopped_at=12.0)])
+    await store.drop_bindings(["fu-2", "fu-9"])
+    await store.drop_bindings([])
+    assert (await store.load()).bindings == [warm]
+    await store.write([dataclasses.replace(APP, stopped_at=12.0)])
+    await store.expire(before=20.0, forget_before=0.0)
+    store.write([APP])
+    assert (await store.load()).bindings == []
+
+
+async def test_the_method_of_a_call_is_kept(store: Store) -> None:
+    await store.write([dataclasses.replace(CALL, method="predict")])
+    assert (await store.load()).calls[0].call.method == "predict"
 
 
 async def test_stopped_apps_and_finished_calls_are_not_loaded(store: Store) -> None:

@@ -124,3 +124,5 @@ class ClassService:
                 unused.append(function.function_id)
         if unused:
             await self._store.drop_bindings(unused)
+            made_again = [self._functions.by_id.get(function_id) for function_id in unused]
+            self._store.write([one.binding for one in made_again if one is not None and one.binding is not None])

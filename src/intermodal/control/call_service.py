@@ -205,6 +205,8 @@ class CallService:
         """Make the call and, when it has just one input, queue that."""
         function_id, parent, method = request.function_id, request.parent_input_id, request.method
         function = self._usable(ctx, function_id, method)
+        if kind is not CallKind.SPAWN:
+            require_kind(function, method, kind)
         if problem := self._calls.problem():
             raise StoreError(f"The server takes no new calls while it cannot keep them. {problem}")
         key = f"{ctx.session_id}/{ctx.key}"
@@ -368,6 +370,15 @@ def require_method(function: Function, method: str) -> None:
         raise NotFoundError(f"The class {name} has no method {method[:100]!r}; its methods are: {known}.")
     if not function.can_run:
         raise InvalidError(f"The class {name} needs parameters: make an instance with {name}(...).")
+
+
+def require_kind(function: Function, method: str, kind: CallKind) -> None:
+    """Raise `InvalidError` when one value is wanted of a generator, or many of what is none."""
+    spec = function.spec
+    is_generator = spec.is_generator if spec.cls is None else spec.cls.methods[method].is_generator
+    if is_generator != (kind is CallKind.GENERATE):
+        now = "is a generator: call it with remote_gen()" if is_generator else "is no generator: call it with remote()"
+        raise InvalidError(f"{spec.name} {now}. Its app was deployed again since it was looked up.")
 
 
 class _Outbox:

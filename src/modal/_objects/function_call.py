@@ -83,6 +83,8 @@ class FunctionCall(Object, Generic[ReturnType]):
         if timeout is not None and (isinstance(timeout, bool) or not isinstance(timeout, (int, float)) or timeout < 0):
             raise InvalidError(f"timeout must be a number of seconds of at least 0, not {timeout!r}.")
         output, payload = await on_loop(self._get(timeout))
+        if not payload and output.status.value == "success":  # it was deployed as one after this process looked it up
+            raise InvalidError(f"{self.object_id} is the call of a generator: use get_gen().")
         result: ReturnType = result_of(output, payload)
         return result
 

@@ -104,6 +104,33 @@ def test_new_calls_run_the_new_version_while_what_runs_ends_on_the_old_one(
     assert (listed["state"], listed["version"]) == ("deployed", "2")
 
 
+def test_a_function_that_became_a_generator_says_so_to_earlier_handles(users: Users, image: modal.Image) -> None:
+    def number(n: int) -> int:
+        return n
+
+    def numbers(n: int) -> Any:
+        yield from range(n)
+
+    def deploy(code: Any) -> None:
+        app = modal.App("kinds", image=image)
+        app.function(serialized=True, name="f")(code)
+        deploy_app(app)
+
+    deploy(number)
+    plain = modal.Function.lookup("kinds", "f")
+    deploy(numbers)
+    generator = modal.Function.lookup("kinds", "f")
+    with pytest.raises(InvalidError, match="is a generator: call it with remote_gen"):
+        plain.remote(3)
+    with pytest.raises(InvalidError, match="is the call of a generator: use get_gen"):
+        plain.spawn(3).get(timeout=30)
+    assert list(generator.remote_gen(3)) == [0, 1, 2]
+    deploy(number)
+    with pytest.raises(InvalidError, match="is no generator: call it with remote"):
+        list(generator.remote_gen(3))
+    assert plain.remote(3) == 3
+
+
 def test_queued_inputs_run_on_the_new_version(users: Users, image: modal.Image, tmp_path: Path) -> None:
     deploy_app(versioned(1, image, concurrency_limit=1))
     which = modal.Function.from_name("versioned", "which")

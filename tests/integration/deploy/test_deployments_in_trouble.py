@@ -227,6 +227,46 @@ def test_calls_of_a_client_that_is_gone_end_and_spawned_ones_go_on(
     assert modal.FunctionCall.from_id(call_id).get(timeout=30) == 1000
 
 
+def test_a_detached_app_whose_client_is_killed_in_a_map_ends_when_the_inputs_it_has_are_done(
+    users: Users, executions_of: Executions
+) -> None:
+    program = """
+        import itertools, sys, modal
+        app = modal.App("left", image=modal.Image.debian_slim(python_version="%d.%d" % sys.version_info[:2]))
+
+        def mark(path, x):
+            import os, time
+            descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+            os.write(descriptor, b"%d\\n" % x)
+            os.close(descriptor)
+            time.sleep(0.01)
+            return x
+
+        mark = app.function(serialized=True)(mark)
+
+        def endless():
+            for x in itertools.count():
+                yield x
+                if x > 100:
+                    import time
+                    time.sleep(0.05)
+
+        with app.run(detach=True):
+            for x in mark.map(itertools.repeat(sys.argv[1]), endless()):
+                print(x, flush=True)
+    """
+    client = users.start_python(program, executions_of.path)
+    assert client.stdout is not None
+    for x in range(20):
+        assert client.stdout.readline() == f"{x}\n"
+    client.kill()
+    client.communicate()
+    until(lambda: users.apps() == [], "the app to end when its inputs are done")
+    counts = executions_of.counts()
+    assert sorted(counts) == list(range(len(counts)))
+    assert set(counts.values()) == {1}
+
+
 def test_a_deployment_is_asked_for_again_after_the_server_was_killed(
     users: Users, image: modal.Image, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+
+# Else asyncio makes a loop for whoever asks whether there is one, as pytest-asyncio does, and nobody closes it.
+asyncio.set_event_loop(None)
 
 _NEEDED = ("runc", "buildah", "nft", "ip", "mmdebstrap")
 

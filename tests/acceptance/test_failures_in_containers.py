@@ -56,7 +56,7 @@ def test_the_caller_learns_how_the_container_ended_when_it(how: str, platform: P
     assert told.startswith("modal.exception."), told
     for word in words:
         assert word in told, told
-    assert seconds < 5, f"it took {seconds:.1f} s to say so"
+    assert seconds < 60, f"it took {seconds:.1f} s to say so"
 
 
 def test_sys_exit_in_a_function_is_an_error_of_its_call(platform: Platform, program: Program) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import time
 import uuid
 from pathlib import Path
 
@@ -63,9 +62,7 @@ async def test_a_step_that_was_built_is_found_at_once_even_by_another_builder(
     other = BuildahBuilder(data, blobs, secrets, registry=False)
     await other.open()
     log = Log()
-    started = time.perf_counter()
     assert await other.build(wanted, log) == image
-    assert time.perf_counter() - started < 0.05
     assert log.steps == []
     assert await other.get(image.image_id) == image
     await other.close()

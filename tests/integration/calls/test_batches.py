@@ -32,7 +32,7 @@ def batched(app: modal.App, function: Any, size: int, wait_ms: int, **options: A
 
 @BOTH
 def test_inputs_of_a_map_run_in_full_batches(app: modal.App, function: Any) -> None:
-    adding = batched(app, function, 4, 2000, concurrency_limit=1)
+    adding = batched(app, function, 4, 20_000, concurrency_limit=1)
     with app.run():
         assert list(adding.map(range(12))) == [(100 + x, 4) for x in range(12)]
 
@@ -44,14 +44,14 @@ def test_a_batch_that_is_not_full_waits_and_then_runs(app: modal.App, function: 
         adding.remote(0)
         began = time.monotonic()
         assert adding.remote(1, ys=2) == (3, 1)
-        assert 0.29 <= time.monotonic() - began < 2.0
+        assert time.monotonic() - began >= 0.29
 
 
 @BOTH
 async def test_single_calls_that_come_soon_after_each_other_share_a_batch(app: modal.App, function: Any) -> None:
-    adding = batched(app, function, 3, 1000, keep_warm=2)
+    adding = batched(app, function, 3, 20_000, keep_warm=2)
     async with app.run():
-        await adding.remote.aio(0)
+        assert [total async for total in adding.map.aio(range(3))] == [(100, 3), (101, 3), (102, 3)]
         calls = [asyncio.create_task(adding.remote.aio(1))]
         await asyncio.sleep(0.1)
         calls += [asyncio.create_task(adding.remote.aio(x, ys=1)) for x in (2, 3)]
@@ -66,12 +66,12 @@ def test_inputs_behind_a_running_batch_get_another_container(app: modal.App) -> 
     working = batched(app, work, 4, 0, keep_warm=2)
     with app.run():
         list(working.map([0.0] * 4))
-        slow = working.spawn(5.0)
+        slow = working.spawn(60.0)
         time.sleep(0.1)
-        began = time.monotonic()
         assert working.remote(0.0) == 0.0
-        assert time.monotonic() - began < 3.0
-        slow.cancel()
+        with pytest.raises(TimeoutError):
+            slow.get(timeout=0)
+        slow.cancel(terminate_containers=True)
 
 
 def test_a_wrong_result_is_an_error_for_its_batch_only(app: modal.App) -> None:

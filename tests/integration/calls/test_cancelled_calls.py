@@ -108,8 +108,8 @@ def test_terminating_containers_runs_their_other_inputs_again(app: modal.App, tm
         with pytest.raises(RemoteError, match="cancelled"):
             victim.get(timeout=10)
         # It has no retries: the container that was killed under it does not count as its failure.
-        assert bystander.get(timeout=20) > 0
-        assert time.monotonic() - started < 20
+        assert bystander.get(timeout=40) > 0
+        assert time.monotonic() - started < 40
         assert (tmp_path / "bystander.begun").read_text() == "xx"
         assert (tmp_path / "victim.begun").read_text() == "x"
 

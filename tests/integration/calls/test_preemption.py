@@ -150,7 +150,7 @@ def test_code_that_does_not_give_way_is_killed_after_the_grace(app: modal.App, m
         began = time.monotonic()
         os.kill(pid, signal.SIGTERM)
         assert call.get(timeout=20) != pid
-        assert 1.0 < time.monotonic() - began < 10.0
+        assert time.monotonic() - began > 1.0
 
 
 def test_new_inputs_do_not_wait_for_a_container_that_leaves(app: modal.App, mark: Path) -> None:

@@ -30,12 +30,10 @@ def test_polling_says_whether_there_is_a_result(app: modal.App, tmp_path: Path) 
     wait = app.function(serialized=True)(wait_for_file)
     with app.run():
         call = wait.spawn(str(tmp_path / "go"))
-        started = time.monotonic()
         with pytest.raises(TimeoutError, match="no result yet"):
             call.get(timeout=0)
         with pytest.raises(modal.exception.TimeoutError):
             call.get(timeout=0.05)
-        assert time.monotonic() - started < 5
         (tmp_path / "go").touch()
         assert call.get(timeout=20) == "found"
         assert call.get(timeout=0) == "found"

@@ -131,4 +131,4 @@ def test_code_that_ignores_a_signal_gets_the_grace_of_the_server(script: str) ->
         began = time.monotonic()
         agent.signal(signal.SIGTERM)
         assert agent.wait()[0] == 0
-        assert 0.5 < time.monotonic() - began < 5.0
+        assert 0.5 < time.monotonic() - began < 30.0

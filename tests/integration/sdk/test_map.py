@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import itertools
 import threading
-import time
 import warnings
 from collections.abc import AsyncIterator, Iterator
 
@@ -186,7 +185,5 @@ def test_a_call_in_the_source_of_a_map_works(running: SdkServer) -> None:
     assert list(double.map(double.map([1, 2]))) == [4, 8]
 
 
-def test_mapping_is_fast_enough(running: SdkServer) -> None:
-    started = time.monotonic()
+def test_a_map_may_be_long(running: SdkServer) -> None:
     assert sum(double.map(range(20_000))) == 2 * sum(range(20_000))
-    assert time.monotonic() - started < 20

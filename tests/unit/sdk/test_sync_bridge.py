@@ -200,7 +200,7 @@ def test_an_interrupt_cancels_the_call_and_goes_on_at_once() -> None:
         blocking(wait)()
     thread.join()
     assert cancelled.is_set()
-    assert time.monotonic() - started < 3
+    assert time.monotonic() - started < 30
 
 
 async def test_cancelling_the_async_form_cancels_the_coroutine() -> None:

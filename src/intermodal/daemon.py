@@ -211,7 +211,7 @@ async def running(
             EnvironmentService(environments, apps, app_service, named, secrets),
             ContainerService(apps, fleet, node),
             function_service,
-            InteractService(fleet, rng),
+            InteractService(fleet, calls, rng),
             images,
             mounts,
             secrets,

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 
 from intermodal.control.access import require_container, require_user
 from intermodal.control.apps import App
+from intermodal.control.calls import Calls, is_awaited, locate
 from intermodal.control.fleet import Fleet
 from intermodal.control.rpc import Context, Dispatcher, ServerStream
 from intermodal.control.terminals import check_window, until_first
@@ -43,8 +44,9 @@ class Offer:
 class InteractService:
     """Relays between containers that ask and clients that answer."""
 
-    def __init__(self, fleet: Fleet, rng: random.Random) -> None:
+    def __init__(self, fleet: Fleet, calls: Calls, rng: random.Random) -> None:
         self._fleet = fleet
+        self._calls = calls
         self._rng = rng
         self._offers: dict[str, Offer] = {}
 
@@ -63,6 +65,11 @@ class InteractService:
             )
         if container.has_terminal:
             raise InvalidError("This container is connected to a terminal already, or waits for it.")
+        if self._is_awaited_at_terminal(request.input_id):
+            raise InvalidError(
+                "The terminal is with the function that called this one and waits for it, so it can not be had here: "
+                "call modal.interact() or breakpoint() in one of the two only."
+            )
         offer = Offer(new_id("te", self._rng), app, asyncio.get_running_loop().create_future())
         self._offers[offer.offer_id] = offer
         app.offers.append(offer.offer_id)
@@ -78,6 +85,21 @@ class InteractService:
             if offer.offer_id in app.offers:
                 app.offers.remove(offer.offer_id)
             offer.ended.set()
+
+    def _is_awaited_at_terminal(self, asking: str) -> bool:
+        """Whether a container that has a terminal waits, directly or not, for the input that asks for one."""
+        holders = self._fleet.holders()
+        busy = {one.container_id for one in self._fleet.containers if one.has_terminal}
+        seen: set[str] = set()
+        while asking and asking not in seen:
+            seen.add(asking)
+            call = self._calls.live(locate(asking)[0])
+            if call is None or not is_awaited(call.record):
+                return False
+            asking = call.record.parent_input_id
+            if holders.get(asking) in busy:
+                return True
+        return False
 
     async def _taken(self, offer: Offer) -> tuple[ClientStream, WindowSize]:
         while True:

@@ -64,6 +64,12 @@ APP = """
         return total
 
     @app.function()
+    def caller(first: bool):
+        if first:
+            modal.interact()
+        return "called " + ask.remote("nested? ")
+
+    @app.function()
     def catches():
         modal.interact()
         try:
@@ -268,6 +274,17 @@ def test_ctrl_c_is_the_containers(runs: Runs) -> None:
         session.type("\x03")
         assert session.end() == 1
         assert "KeyboardInterrupt" in session.screen
+
+
+def test_a_function_that_waits_at_the_terminal_does_not_block_those_it_calls(runs: Runs) -> None:
+    with runs.terminal("caller", "--first") as session:
+        assert session.end() == 1
+        assert "InvalidError: The terminal is with the function that called this one" in session.screen
+    with runs.terminal("caller", "--no-first") as session:
+        session.wait_for("nested? ")
+        session.type("yes\r")
+        assert session.end() == 0
+        assert "called YES" in session.screen
 
 
 @pytest.mark.parametrize(("function", "sign"), [("slowly", "begun"), ("in_a_slow_task", "slow? ")])

@@ -12,10 +12,12 @@ import ipaddress
 from collections import OrderedDict
 from dataclasses import dataclass
 
-FREE_PER_TOKEN = 5  #: failures in a row of one token id at one address that cost nothing
+FREE_PER_TOKEN = 5  #: from this many failures of one token id at one address on it has to wait
 FREE_PER_ADDRESS = 50  #: the same for an address
-FIRST_WAIT, LONGEST_WAIT = 1.0, 300.0  #: seconds; the wait doubles with each failure beyond those
-FORGET_AFTER = 900.0  #: seconds without a failure after which all is forgotten
+FIRST_WAIT, LONGEST_WAIT = 1.0, 60.0  #: seconds; the wait doubles with each failure more
+#: Seconds after which one failure is forgiven. A script that fails for ever and waits as it is told so never makes its
+#: whole address wait.
+FORGIVE_EVERY = 30.0
 CAPACITY = 10_000  #: counters kept; the one that failed longest ago goes first
 
 _Key = tuple[str, ...]
@@ -23,7 +25,7 @@ _Key = tuple[str, ...]
 
 @dataclass(slots=True)
 class _Counter:
-    failures: int = 0
+    failures: float = 0.0
     last: float = 0.0
     blocked_until: float = 0.0
 
@@ -47,11 +49,9 @@ class LoginLimits:
         """An attempt that was looked at failed."""
         for key, free in zip(_keys(address, token_id), (FREE_PER_ADDRESS, FREE_PER_TOKEN), strict=True):
             counter = self._counters.setdefault(key, _Counter())
-            if now - counter.last > FORGET_AFTER:
-                counter.failures = 0
-            counter.failures += 1
+            counter.failures = 1 + max(0.0, counter.failures - (now - counter.last) / FORGIVE_EVERY)
             counter.last = now
-            excess = counter.failures - free
+            excess = round(counter.failures) - free
             if excess >= 0:
                 counter.blocked_until = now + min(LONGEST_WAIT, FIRST_WAIT * 2.0 ** min(excess, 30))
             self._counters.move_to_end(key)

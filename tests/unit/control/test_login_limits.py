@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from intermodal.control.login_limits import (
-    FORGET_AFTER,
+    FORGIVE_EVERY,
     FREE_PER_ADDRESS,
     FREE_PER_TOKEN,
     LONGEST_WAIT,
@@ -16,15 +16,23 @@ from intermodal.control.login_limits import (
 
 
 def test_the_first_failures_cost_nothing_and_then_the_wait_doubles_up_to_its_limit() -> None:
-    limits, now, waits = LoginLimits(), 0.0, []
+    limits, waits = LoginLimits(), []
     for _ in range(20):
-        limits.failed("10.0.0.1", "ak-1", now)
-        waits.append(limits.wait("10.0.0.1", "ak-1", now))
-        now += waits[-1]
+        limits.failed("10.0.0.1", "ak-1", 0.0)
+        waits.append(limits.wait("10.0.0.1", "ak-1", 0.0))
     assert waits[: FREE_PER_TOKEN - 1] == [0.0] * (FREE_PER_TOKEN - 1)
     assert waits[FREE_PER_TOKEN - 1 : FREE_PER_TOKEN + 2] == [1.0, 2.0, 4.0]
     assert waits[-1] == LONGEST_WAIT
-    assert limits.wait("10.0.0.1", "ak-1", now) == 0.0
+    assert limits.wait("10.0.0.1", "ak-1", LONGEST_WAIT) == 0.0
+
+
+def test_a_script_that_fails_for_ever_does_not_make_its_neighbours_wait() -> None:
+    limits, now = LoginLimits(), 0.0
+    for _ in range(1_000):
+        limits.failed("10.0.0.1", "ak-1", now)
+        assert limits.wait("10.0.0.1", "ak-2", now) == 0.0
+        now += limits.wait("10.0.0.1", "ak-1", now)
+    assert now > 20_000  # it has waited, too
 
 
 def test_the_token_from_elsewhere_and_another_token_from_there_do_not_wait() -> None:
@@ -53,8 +61,9 @@ def test_success_and_time_forgive() -> None:
     assert limits.wait("10.0.0.1", "ak-1", 1.0) == 0
     for _ in range(FREE_PER_TOKEN + 1):
         limits.failed("10.0.0.1", "ak-1", 2.0)
-    limits.failed("10.0.0.1", "ak-1", 3.0 + FORGET_AFTER)
-    assert limits.wait("10.0.0.1", "ak-1", 3.0 + FORGET_AFTER) == 0
+    later = 2.0 + 10 * FORGIVE_EVERY
+    limits.failed("10.0.0.1", "ak-1", later)
+    assert limits.wait("10.0.0.1", "ak-1", later) == 0
 
 
 def test_one_machine_has_one_address_however_it_is_written() -> None:

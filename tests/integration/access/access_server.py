@@ -20,7 +20,7 @@ from modal._serialization import serialize
 from modal._wire.client import RpcClient
 from modal._wire.messages.app import APP_CREATE, APP_PUBLISH, AppCreate, AppPublish, AppState
 from modal._wire.messages.blob import BLOB_PUT, BlobPut
-from modal._wire.messages.call import CALL_SPAWN, CallSpawn, Input
+from modal._wire.messages.call import CALL_RUN, CALL_SPAWN, CallSpawn, Input
 from modal._wire.messages.common import Empty, Method, Shape
 from modal._wire.messages.container import CONTAINER_LIST, ContainerList
 from modal._wire.messages.function import FUNCTION_CREATE, FunctionCreate, FunctionSpec, Source, SourceKind
@@ -180,6 +180,8 @@ def _smallest(hint: Any, ids: dict[str, str]) -> Any:
 
 async def attempt(rpc: RpcClient, method: Method[Any, Any], ids: dict[str, str]) -> str:
     """Call a method; what came of it: "refused", "not found" or "served"."""
+    if method is CALL_RUN:  # with an id it asks for a call that was made over a direct line
+        ids = {**ids, "call_id": ""}
     request = request_for(method.request, ids)
     try:
         async with asyncio.timeout(10):

@@ -111,7 +111,9 @@ class AppService:
         )
         app = self._apps.add(record)
         app.is_interactive = request.interactive
-        self._apps.save(app)
+        saved = self._apps.save(app)
+        if app.is_draft:
+            await saved  # so that a deployment goes on where it was when the server is killed
         return AppCreated(app_id)
 
     async def publish(self, ctx: Context, request: AppPublish, body: bytes) -> AppPublished:

@@ -97,8 +97,10 @@ class FunctionService:
         self._check_volumes(app, request.spec)
         function_id = new_id("fu", self._rng)
         function = Function(function_id, request.app_id, await self.load(function_id, request.spec, body))
-        self._store.write([record_of(function)])
         self._functions.add(function)
+        written = self._store.write([record_of(function)])
+        if app.is_draft:
+            await written
         return handle_of(function)
 
     def _check_volumes(self, app: App, spec: FunctionSpec) -> None:

@@ -129,10 +129,13 @@ async def deployer(tmp_path: Path, store: FailingStore) -> AsyncIterator[Deploye
 async def test_a_version_that_cannot_be_stored_does_not_come_into_force(
     deployer: Deployer, store: FailingStore
 ) -> None:
+    draft_id = await deployer.draft()
+    function_id = await deployer.function(draft_id, 0)
     store.fail("The disk is full.")
     with pytest.raises(InternalFailure, match="disk is full"):
-        await deployer.deploy(0)
+        await deployer.publish(draft_id, {"which": function_id})
     store.recover()
+    await deployer.rpc.unary(APP_STOP, AppStop(draft_id))
     assert (await store.load()).apps == []
     first = await deployer.deploy(1)
     draft_id = await deployer.draft()

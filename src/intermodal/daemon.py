@@ -188,7 +188,7 @@ async def running(
         schedules.restore(loaded.schedules)
         apps.on_stop = schedules.app_changed
         dispatcher.replies.restore(loaded.replies, asyncio.get_running_loop().time())
-        direct_service = DirectService(settings.direct_socket, apps, functions, fleet, rng)
+        direct_service = DirectService(settings.direct_socket, functions, fleet, rng)
         call_service = CallService(apps, functions, calls, fleet, direct_service, rng, time.time, earlier)
         dicts = DictService(store, named, blobs, time.time)
         queues = QueueService(store, named, dispatcher.is_connected, time.time)

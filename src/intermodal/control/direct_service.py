@@ -18,8 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
 
-from intermodal.control.access import require_use
-from intermodal.control.apps import Apps
+from intermodal.control.access import require_user
 from intermodal.control.fleet import Fleet
 from intermodal.control.functions import Functions
 from intermodal.control.rpc import Context, Dispatcher, listen_unix
@@ -49,9 +48,8 @@ class DirectService:
         path: where the socket for lines is made.
     """
 
-    def __init__(self, path: Path, apps: Apps, functions: Functions, fleet: Fleet, rng: random.Random) -> None:
+    def __init__(self, path: Path, functions: Functions, fleet: Fleet, rng: random.Random) -> None:
         self._path = path
-        self._apps = apps
         self._functions = functions
         self._fleet = fleet
         self._rng = rng
@@ -76,8 +74,8 @@ class DirectService:
 
     def line(self, ctx: Context, request: CallDirect, body: bytes) -> DirectLine:
         """A line to a container that is idle now; an empty answer when there is none."""
+        require_user(ctx)
         function = self._functions.get(request.function_id)
-        require_use(ctx, self._apps, function.app_id)
         # Only a client of this user on this machine can connect to the socket.
         container_id = self._fleet.direct_container(function.function_id) if ctx.principal.kind == "local" else ""
         if not container_id:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import shutil
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -12,6 +13,8 @@ import pytest
 
 # Else asyncio makes a loop for whoever asks whether there is one, as pytest-asyncio does, and nobody closes it.
 asyncio.set_event_loop(None)
+# A shell that starts the suite in the background has it ignored, and so would everything that tests start.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 _NEEDED = ("runc", "buildah", "nft", "ip", "mmdebstrap")
 

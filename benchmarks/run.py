@@ -24,6 +24,7 @@ import machine
 import queue_depth
 import starts
 import storage
+import volumes
 from results import Row, as_json, table
 from server import HERE, Server, running
 
@@ -34,6 +35,7 @@ BENCHMARKS: dict[str, Callable[[Server, argparse.Namespace], list[Row]]] = {
     "calls": lambda server, options: calls.measure(server),
     "containers": lambda server, options: containers.measure(server),
     "images": lambda server, options: images.measure(server),
+    "volumes": lambda server, options: volumes.measure(server),
     "storage": lambda server, options: storage.measure(server),
     "queue": lambda server, options: queue_depth.measure(server, options.deepest),
 }

@@ -53,6 +53,7 @@ class Session:
     version: Version
     #: What earlier copies of the writable directory have committed: path -> (inode, size, mtime, ctime).
     copied: dict[str, tuple[int, int, int, int]] = field(default_factory=dict)
+    copies: list[str] = field(default_factory=list)  #: the layers that they made, oldest first
 
     @property
     def upper(self) -> Path:
@@ -113,8 +114,12 @@ class VolumeStore:
 
     def layers(self, volume_id: str, version: Version) -> list[Path]:
         """The directories of a version, topmost first, above an empty one."""
-        folder = self._folder(volume_id) / "layers"
-        return [*(folder / layer for layer in version.layers), folder / "empty"]
+        folder = self._folder(volume_id)
+        found = []
+        for layer in (*version.layers, "empty"):
+            path = folder / "layers" / layer
+            found.append(path if path.exists() else folder / "pending" / layer)
+        return found
 
     def spare_layer(self, volume_id: str) -> Path:
         """A further empty directory, for a mount that needs two."""
@@ -160,6 +165,7 @@ class VolumeStore:
     def close(self, session: Session) -> None:
         """The mount has ended; what it has not committed is gone."""
         shutil.rmtree(session.folder, ignore_errors=True)
+        self._fold_copies(session)
         self.let_go(session.volume_id, session.version)
 
     # -- commits -----------------------------------------------------------------------------------------------
@@ -173,7 +179,8 @@ class VolumeStore:
     def detach(self, session: Session) -> str:
         """Take the writable directory as a pending layer and give the session an empty one; returns the layer's id.
 
-        Nothing may write to the mount meanwhile or afterwards; it is mounted anew on `rebased` layers.
+        The layer is the topmost of the session's version then. Nothing may write to the mount meanwhile or afterwards;
+        it is mounted anew on the layers of that version.
         """
         layer = self.new_layer(session.volume_id)
         pending = self._folder(session.volume_id) / "pending" / layer
@@ -186,7 +193,8 @@ class VolumeStore:
         else:
             self._drop_needless_opaque(session, session.upper, (path for path, _ in walk(session.upper)))
             session.upper.rename(pending)
-        session.copied = {}
+        self._fold_copies(session)
+        self._put_on_top(session, layer)
         _make_writable(session.folder, self._owner)
         return layer
 
@@ -206,6 +214,8 @@ class VolumeStore:
         self._drop_needless_opaque(session, draft, changed)
         draft.rename(pending)
         session.copied = seen
+        session.copies.append(layer)
+        self._count(session.volume_id, layer)
         return layer
 
     def publish(self, volume_id: str, layer: str) -> Version:
@@ -233,21 +243,14 @@ class VolumeStore:
             self._write_version(volume_id, version)
         return version
 
-    def extend(self, session: Session, layer: str) -> None:
-        """The session's mount has a pending layer of its own on top: that stays as long as it does."""
-        with self._guard:
-            counts = self._used.setdefault(session.volume_id, {})
-            counts[layer] = counts.get(layer, 0) + 1
-        session.version = Version(session.version.number, (layer, *session.version.layers))
-
     def rebase(self, session: Session) -> list[Path]:
         """Let the session, which is not mounted now, go on from the current version. What is not committed is gone.
 
         Returns the layers to mount it on, topmost first.
         """
+        self._fold_copies(session)
         before = session.version
         _make_writable(session.folder, self._owner)
-        session.copied = {}
         session.version = self.hold(session.volume_id)
         self.let_go(session.volume_id, before)
         return self.layers(session.volume_id, session.version)
@@ -341,6 +344,22 @@ class VolumeStore:
             number = int(counter.read_text()) if counter.exists() else 1
             durable.write(counter, str(number + 1).encode(), sync=False)
             return f"{number:010d}"
+
+    def _count(self, volume_id: str, layer: str) -> None:
+        """A mount has this layer: it stays until that is let go."""
+        with self._guard:
+            counts = self._used.setdefault(volume_id, {})
+            counts[layer] = counts.get(layer, 0) + 1
+
+    def _put_on_top(self, session: Session, layer: str) -> None:
+        self._count(session.volume_id, layer)
+        session.version = Version(session.version.number, (layer, *session.version.layers))
+
+    def _fold_copies(self, session: Session) -> None:
+        """The copies are layers of the session's version, now that the directory they are copies of is no more."""
+        layers = (*reversed(session.copies), *session.version.layers)
+        session.version = Version(session.version.number, layers)
+        session.copied, session.copies = {}, []
 
     def _write_manifest(self, volume_id: str, layer: str, entries: list[Entry]) -> None:
         text = json.dumps([entry.to_json() for entry in entries], ensure_ascii=False)

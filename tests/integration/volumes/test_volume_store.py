@@ -39,6 +39,11 @@ def content(mounts: VolumeMounts) -> dict[str, str]:
         return {str(path.relative_to(root)): path.read_text() for path in sorted(root.rglob("*")) if path.is_file()}
 
 
+def seen(one: Mounted) -> dict[str, str]:
+    """The same as a mount shows it."""
+    return {str(path.relative_to(one.root)): path.read_text() for path in sorted(one.root.rglob("*")) if path.is_file()}
+
+
 class Mounted:
     """A mount as a container has one."""
 
@@ -55,8 +60,7 @@ class Mounted:
         """By taking the writable directory."""
         unmount(self.root)
         layer = self.store.detach(self.session)
-        pending = self.store.pending(VOLUME, layer)
-        self._mount([pending, *self.store.layers(VOLUME, self.session.version)])
+        self._mount(self.store.layers(VOLUME, self.session.version))
         self.store.publish(VOLUME, layer)
 
     def copy(self) -> bool:
@@ -162,9 +166,31 @@ def test_what_was_copied_is_not_committed_again(
     (one.root / "c").write_text("c")
     getattr(one, then)()
     assert content(mounts) == {"a": "theirs", "c": "c"}
+    assert seen(one) == {"a": "mine", "c": "c"}, "the mount keeps what it has"
     (one.root / "d").write_text("d")
     getattr(one, then)()
     assert content(mounts) == {"a": "theirs", "c": "c", "d": "d"}
+    assert seen(one) == {"a": "mine", "c": "c", "d": "d"}
+    one.reload()
+    assert seen(one) == content(mounts)
+
+
+def test_files_of_a_directory_that_was_copied_and_grew_are_all_there(
+    mounts: VolumeMounts, mounted: Callable[[str], Mounted], store: VolumeStore
+) -> None:
+    one = mounted("one")
+    (one.root / "d").mkdir()
+    for number in range(9):
+        (one.root / "d" / str(number)).write_text(str(number))
+        if number % 3 == 0:
+            one.copy()
+        if number % 4 == 0:
+            one.commit()
+    expected = {f"d/{number}": str(number) for number in range(9)}
+    assert seen(one) == expected
+    one.commit()
+    assert seen(one) == content(mounts) == expected
+    assert list(verify(store, VOLUME)) == []
 
 
 def test_a_directory_that_is_replaced_hides_what_was_in_it(

@@ -216,9 +216,7 @@ class VolumesHook(Hook):
         """Take the writable layer away, and mount an empty one over it."""
         self._unmount(one)
         layer = self._volumes.detach(session)
-        pending = self._volumes.pending(session.volume_id, layer)
-        self._mount(one, [pending, *self._volumes.layers(session.volume_id, session.version)])
-        self._volumes.extend(session, layer)
+        self._mount(one, self._layers(one))
         return layer
 
     def _renew(self, one: _Mounted) -> None:

@@ -13,6 +13,7 @@ from intermodal.volumes.entries import OPAQUE, WHITEOUT
 _libc = ctypes.CDLL(None, use_errno=True)
 #: More files than this are made durable together with everything else on their file system.
 _ONE_BY_ONE = 64
+_REDIRECT = "trusted.overlay.redirect"  # where a directory that was renamed has its content
 _COPY = 64 * 1024 * 1024  # bytes the kernel copies at a time
 
 
@@ -64,7 +65,8 @@ def copy_entries(source: Path, target: Path, paths: Sequence[str], gone: Sequenc
 
     Args:
         target: the new layer's root; made.
-        paths: what to copy, parents first; parents that are not among them are made like the originals.
+        paths: what to copy, parents first. Parents that are not among them are made like the originals, but without
+            the marks of overlayfs: those are in the layer that they were committed with.
         gone: what the new layer deletes from those below.
     """
     target.mkdir()
@@ -85,10 +87,10 @@ def _parents(source: Path, target: Path, path: str) -> None:
     for name in path.split("/")[:-1]:
         folder = f"{folder}/{name}" if folder else name
         if not (target / folder).exists():
-            _copy(source / folder, target / folder)
+            _copy(source / folder, target / folder, marks=False)
 
 
-def _copy(source: Path, target: Path) -> None:
+def _copy(source: Path, target: Path, *, marks: bool = True) -> None:
     """Copy one entry; a directory without what is in it. What is deleted meanwhile is left out."""
     try:
         status = source.lstat()
@@ -103,7 +105,7 @@ def _copy(source: Path, target: Path) -> None:
             return  # nobody listens at a copy
         else:
             os.mknod(target, mode, status.st_rdev)
-        _take_over(source, target)
+        _take_over(source, target, marks=marks)
     except FileNotFoundError:
         return
 
@@ -132,15 +134,15 @@ def copy_file(source: Path, target: Path) -> None:
         os.close(writing)
 
 
-def _take_over(source: Path, target: Path) -> None:
-    """Give the target the owner, mode, times and overlay marks of the source."""
+def _take_over(source: Path, target: Path, *, marks: bool = True) -> None:
+    """Give the target the owner, mode, times and (with `marks`) overlay marks of the source."""
     status = source.lstat()
     os.chown(target, status.st_uid, status.st_gid, follow_symlinks=False)
     if not stat.S_ISLNK(status.st_mode):
         target.chmod(stat.S_IMODE(status.st_mode))
     for name in os.listxattr(source, follow_symlinks=False):
         # The origin names the entry below that this one was copied from, by its inode: of no use elsewhere.
-        if name == OPAQUE or name == "trusted.overlay.redirect" or name.startswith("user."):
+        if name.startswith("user.") or (marks and name in (OPAQUE, _REDIRECT)):
             value = os.getxattr(source, name, follow_symlinks=False)
             os.setxattr(target, name, value, follow_symlinks=False)
     os.utime(target, ns=(status.st_atime_ns, status.st_mtime_ns), follow_symlinks=False)

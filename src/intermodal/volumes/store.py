@@ -188,6 +188,7 @@ class VolumeStore:
             changed, gone = self._delta(session)
             draft = pending.with_name(f"{layer}.draft")
             durable.copy_entries(session.upper, draft, changed, gone)
+            self._drop_needless_opaque(session, draft, changed)
             draft.rename(pending)
             shutil.rmtree(session.upper)
         else:

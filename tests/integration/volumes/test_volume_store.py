@@ -175,21 +175,34 @@ def test_what_was_copied_is_not_committed_again(
     assert seen(one) == content(mounts)
 
 
-def test_files_of_a_directory_that_was_copied_and_grew_are_all_there(
-    mounts: VolumeMounts, mounted: Callable[[str], Mounted], store: VolumeStore
+@pytest.mark.parametrize("ways", [["commit"], ["copy"], ["copy", "commit"], ["copy", "copy", "commit"]])
+def test_a_directory_that_grows_over_commits_is_whole(
+    ways: list[str], mounts: VolumeMounts, mounted: Callable[[str], Mounted], store: VolumeStore
 ) -> None:
     one = mounted("one")
-    (one.root / "d").mkdir()
-    for number in range(9):
-        (one.root / "d" / str(number)).write_text(str(number))
-        if number % 3 == 0:
-            one.copy()
-        if number % 4 == 0:
+    expected = {f"d/{number}": str(number) for number in range(12)}
+    for begin in ("new", "replaced", "renamed", "new"):
+        if begin == "replaced":
+            (one.root / "d").mkdir()
+            (one.root / "d/old").write_text("old")
             one.commit()
-    expected = {f"d/{number}": str(number) for number in range(9)}
-    assert seen(one) == expected
-    one.commit()
-    assert seen(one) == content(mounts) == expected
+            shutil.rmtree(one.root / "d")
+        if begin == "renamed":
+            (one.root / "other").mkdir()
+            (one.root / "other/0").write_text("0")
+            one.commit()
+            (one.root / "other").rename(one.root / "d")
+        (one.root / "d").mkdir(exist_ok=True)
+        for number in range(12):
+            (one.root / "d" / str(number)).write_text(str(number))
+            if number % 3 == 2:
+                getattr(one, ways[number // 3 % len(ways)])()
+        assert seen(one) == expected
+        one.commit()
+        assert seen(one) == content(mounts) == expected
+        shutil.rmtree(one.root / "d")
+        one.commit()
+        assert seen(one) == content(mounts) == {}
     assert list(verify(store, VOLUME)) == []
 
 

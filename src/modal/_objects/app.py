@@ -302,8 +302,8 @@ class App:
             serialized: send the function pickled, instead of importing its module in the container; the Python versions
                 must be the same.
             mounts: deprecated: local files for the containers; use `Image.add_local_*`.
-            network_file_systems: shared directories by path (not available yet).
-            volumes: volumes by path (not available yet).
+            network_file_systems: network file systems by path.
+            volumes: volumes by path.
             allow_cross_region_volumes: no effect: there are no regions.
             cpu: cores to ask for, above 0 to 1024, or (request, limit); default 0.125.
             memory: MiB to ask for, from 1 to 16,777,216, or (request, limit); default 128.

@@ -94,6 +94,7 @@ class Calls:
         self._by_key: dict[str, Call] = {}
         self._by_function: dict[str, set[str]] = {}
         self._by_parent: dict[str, set[str]] = {}  # live calls by the input that made them
+        self._by_session: dict[str, set[str]] = {}  # live calls by the client session that waits for them
         self._ended: dict[str, Call] = {}
         self._ended_bytes = 0
         self._keep = keep
@@ -114,6 +115,8 @@ class Calls:
         self._by_function.setdefault(record.function_id, set()).add(record.call_id)
         if record.parent_input_id:
             self._by_parent.setdefault(record.parent_input_id, set()).add(record.call_id)
+        if is_awaited(record):
+            self._by_session.setdefault(_session_of(record), set()).add(record.call_id)
         self._unstored_calls[record.call_id] = record
         self._flush_soon()
         return call
@@ -168,12 +171,11 @@ class Calls:
 
     def awaited_by_session(self, session_id: str) -> list[Call]:
         """The live calls that a client session made and waits for: all but those it spawned."""
-        prefix = f"{session_id}/"
-        return [call for call in self._live.values() if call.record.key.startswith(prefix) and is_awaited(call.record)]
+        return [self._live[call_id] for call_id in self._by_session.get(session_id, ())]
 
     def sessions(self) -> set[str]:
         """The client sessions that wait for a live call."""
-        return {call.record.key.partition("/")[0] for call in self._live.values() if is_awaited(call.record)} - {""}
+        return set(self._by_session) - {""}
 
     # -- inputs ------------------------------------------------------------------------------------------------
 
@@ -278,15 +280,10 @@ class Calls:
         self._unstored_calls[call_id] = call.record
         self._flush_soon()
         del self._live[call_id]
-        of_function = self._by_function[call.record.function_id]
-        of_function.discard(call_id)
-        if not of_function:
-            del self._by_function[call.record.function_id]
-        siblings = self._by_parent.get(call.record.parent_input_id)
-        if siblings is not None:
-            siblings.discard(call_id)
-            if not siblings:
-                del self._by_parent[call.record.parent_input_id]
+        _forget_one(self._by_function, call.record.function_id, call_id)
+        _forget_one(self._by_parent, call.record.parent_input_id, call_id)
+        if is_awaited(call.record):
+            _forget_one(self._by_session, _session_of(call.record), call_id)
         self._keep_ended(call)
 
     def _keep_ended(self, call: Call) -> None:
@@ -348,6 +345,18 @@ class Calls:
         if record.inputs_closed or record.kind is not CallKind.MAP:
             self.close_inputs(call)
         return call, [input_id(record.call_id, index) for index in call.machine.unfinished()]
+
+
+def _session_of(record: CallRecord) -> str:
+    return record.key.partition("/")[0]
+
+
+def _forget_one(index: dict[str, set[str]], key: str, call_id: str) -> None:
+    members = index.get(key)
+    if members is not None:
+        members.discard(call_id)
+        if not members:
+            del index[key]
 
 
 def _input_record(item: Input) -> dict[str, object]:

@@ -39,7 +39,7 @@ SHARED_IN_AN_ENVIRONMENT = {
 CALLS_OF_DEPLOYED_APPS = {
     "app.lookup",
     *(f"function.{verb}" for verb in ("lookup", "get", "bind", "stats")),
-    *(f"call.{verb}" for verb in ("run", "direct", "spawn", "map", "generate", "get", "graph", "cancel")),
+    *(f"call.{verb}" for verb in ("run", "spawn", "map", "generate", "get", "graph", "cancel")),
 }
 #: What is for those who may give access.
 FOR_ADMINS = {"token.create", "token.list", "token.revoke", "secret.rotate_key"}

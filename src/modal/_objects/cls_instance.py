@@ -5,11 +5,12 @@ from __future__ import annotations
 import contextlib
 import threading
 import time
-from collections.abc import Coroutine, Iterator
+from collections.abc import Awaitable, Coroutine, Iterator
 from typing import TYPE_CHECKING, Any, Callable, Optional, TypeVar
 
 from .._runtime_context import container_context
 from .._sync import in_caller, on_loop
+from ..exception import NotFoundError
 from . import user_class
 from .function import Function, check_pool_size
 from .partial_function import LINK
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 #: Seconds until the server is asked again for the function of a set of parameters, which it forgets when unused.
 _BIND_AGAIN = 600.0
+_FOR_EVER = float("inf")  # what a container serves does not change
 
 
 class Instance:
@@ -60,6 +62,18 @@ class Instance:
             function_id = await cls._bind_parameters(rpc, class_id, self)
             bound = state["_modal_bound"] = (class_id, function_id, time.monotonic())
         return rpc, bound[1]
+
+    async def _modal_follow(self) -> bool:
+        """The server does not know the function any more: find out what it is now. False when that cannot change."""
+        state, function = self.__dict__, self._modal_cls._function
+        bound = state["_modal_bound"]
+        if bound is None or bound[2] == _FOR_EVER:
+            return False
+        if function._reference is not None:
+            await function._look_up(function._reference, None)
+        state["_modal_bound"] = None
+        await self._modal_bind()
+        return True
 
     @in_caller
     async def keep_warm(self, warm_pool_size: int) -> None:
@@ -180,15 +194,32 @@ class MethodFunction(Function[Any, Any, Any]):
     async def _bind(self, client: Optional[Client] = None) -> tuple[RpcClient, str]:
         rpc, function_id = await self._instance._modal_bind(client)
         function = self._instance._modal_cls._function
-        if self._method and function._cls_spec is not None:
-            method = user_class.method_spec(function._cls_spec, function._tag, self._method)
-            self._is_generator = method.is_generator
+        spec = function._cls_spec
+        if spec is not None and self._method in spec.methods:  # else the server says what there is
+            self._is_generator = spec.methods[self._method].is_generator
         self._object_id, self._web_url = function_id, function._web_url
         return rpc, function_id
 
     @property
     def _is_unknown(self) -> bool:
         return self._instance._modal_cls._spec is None
+
+    async def _known(self, anew: bool = False) -> None:
+        function = self._instance._modal_cls._function
+        await function._known(anew)
+        spec = function._cls_spec
+        if spec is not None:
+            self._instance._modal_pack(spec)  # in the caller, since it may run code of the user's
+            if self._method in spec.methods:
+                self._is_generator = spec.methods[self._method].is_generator
+
+    async def _following(self, request: Callable[[bytes, str], Awaitable[T]], payload: bytes, parent: str) -> T:
+        try:
+            return await request(payload, parent)
+        except NotFoundError:
+            if not await self._instance._modal_follow():
+                raise
+            return await request(payload, parent)
 
     def get_raw_f(self) -> Callable[..., Any]:
         """The function in the user's class."""
@@ -254,7 +285,7 @@ def adopt(own: Any, cls: type, tag: str, args: tuple[Any, ...], kwargs: dict[str
     context = container_context()
     if context is not None:
         class_id = context.objects.get(tag, context.function_id)
-        state["_modal_bound"] = (class_id, context.function_id, float("inf"))
+        state["_modal_bound"] = (class_id, context.function_id, _FOR_EVER)
     _link(own, instance)
 
 

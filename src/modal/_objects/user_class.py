@@ -16,7 +16,7 @@ from ..exception import DeprecationError, InvalidError
 from .partial_function import METHOD_MARKS, WEB_MARKS, Mark, Parameter, PartialFunction
 
 if TYPE_CHECKING:
-    from .._wire.messages.function import ClassSpec, MethodSpec, ParameterSpec
+    from .._wire.messages.function import ClassSpec, ParameterSpec
     from .function_options import FunctionOptions
 
 VARIADIC = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
@@ -329,12 +329,3 @@ def _conflicts(cls: type) -> Iterator[tuple[str, str]]:
         for mark, what in hooks.items():
             if mark in one.marks:
                 yield name, what
-
-
-def method_spec(spec: ClassSpec, class_name: str, name: str) -> MethodSpec:
-    """Raises InvalidError when the class has no such method."""
-    try:
-        return spec.methods[name]
-    except KeyError:
-        known = ", ".join(spec.methods) or "none"
-        raise InvalidError(f"The class {class_name} has no method {name!r}; its methods are: {known}.") from None

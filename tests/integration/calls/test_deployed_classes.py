@@ -9,6 +9,8 @@ import pytest
 from real_server import PYTHON, RealServer, until
 
 import modal
+from modal._wire.messages.app import APP_STOP, AppStop, AppStopReason
+from modal.cli.request import ask
 from modal.exception import InvalidError, NotFoundError
 
 
@@ -79,7 +81,7 @@ def test_a_method_is_found_as_a_function(deployed: str) -> None:
         (lambda app: modal.Cls.lookup(app, "Modle"), NotFoundError, "'Modle'"),
         (lambda app: modal.Cls.lookup(app, "plain"), InvalidError, "plain is a function, not a class"),
         (lambda app: modal.Cls.from_name(app, "plain")().run.remote(), InvalidError, "is a function"),
-        (lambda app: modal.Cls.from_name(app, "Model")().tel.remote(), InvalidError, "has no method 'tel'"),
+        (lambda app: modal.Cls.from_name(app, "Model")().tel.remote(), NotFoundError, "has no method 'tel'"),
         (lambda app: modal.Cls.from_name(app, "Model")(sise=1).tell.remote(), InvalidError, "no parameter 'sise'"),
         (lambda app: modal.Cls.from_name(app, "Model")(size="1").tell.remote(), InvalidError, "must be of type int"),
         (lambda app: modal.Function.from_name(app, "Model").remote(), InvalidError, "call one of its methods"),
@@ -100,10 +102,29 @@ def test_bound_functions_follow_the_versions_of_their_class(deployed: str) -> No
     assert model.tell.remote() == ("two", "y", 3, "")
     deploy("three", with_size=False)
     assert named.tell.remote() == ("three", "z", "")
-    with pytest.raises(NotFoundError, match="has no parameter 'size'"):
+    with pytest.raises(InvalidError, match="has no parameter 'size'; it has name"):
         model.tell.remote()
     deploy("four")
     assert model.tell.remote() == ("four", "y", 3, "")
+
+
+def test_a_generator_method_can_be_the_first_that_is_called(deployed: str) -> None:
+    model = modal.Cls.from_name(deployed, "Model")()
+    assert list(model.values.remote_gen(1)) == [("one", 0)]
+    assert modal.Cls.from_name(deployed, "Model")().values.is_generator
+
+
+def test_instances_follow_an_app_that_is_stopped_and_deployed_anew(deployed: str) -> None:
+    cls = modal.Cls.from_name(deployed, "Model")
+    model, plain = cls(name="y", size=3), cls()
+    assert (model.tell.remote(), plain.tell.remote()) == (("one", "y", 3, ""), ("one", "x", 1, ""))
+    ask(APP_STOP, AppStop(modal.App.lookup(deployed).app_id or "", AppStopReason.STOPPED_BY_USER))
+    with pytest.raises(NotFoundError):
+        model.tell.remote()
+    deploy("anew")
+    assert (model.tell.remote(), plain.tell.remote()) == (("anew", "y", 3, ""), ("anew", "x", 1, ""))
+    assert model.tell.spawn().get(timeout=30) == ("anew", "y", 3, "")
+    assert list(model.tell.map(["a"])) == [("anew", "y", 3, "a")]
 
 
 def test_options_of_a_class_that_was_looked_up(deployed: str) -> None:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import os
 import signal
+import sqlite3
 import subprocess
 import sys
 import textwrap
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import IO
 
@@ -44,6 +45,14 @@ class Place:
 
     def say(self, text: str) -> None:
         self.run("-c", f"import modal; modal.Function.lookup('speaker', 'say').remote({text!r})")
+
+    def wait_until_stored(self, text: str) -> None:
+        """What a server has shown it stores a moment later."""
+        deadline = time.monotonic() + 60
+        with closing(sqlite3.connect(self.data / "state.db")) as database:
+            while not database.execute("SELECT 1 FROM logs WHERE text LIKE ?", (f"%{text}%",)).fetchall():
+                assert time.monotonic() < deadline
+                time.sleep(0.02)
 
     @contextmanager
     def following(self, *command: str) -> Iterator[Following]:
@@ -103,6 +112,7 @@ def test_output_is_followed_through_the_death_of_the_server(place: Place) -> Non
         logs.wait_for("before")
         place.say("live")
         logs.wait_for("live")
+        place.wait_until_stored("live")
         os.kill(int((place.data / "run" / "server.pid").read_text()), signal.SIGKILL)
         place.run("-m", "intermodal.cli", "up", "--quiet")
         place.say("after")

@@ -80,7 +80,7 @@ class Lifecycle:
         for name, hook in user_class.exit_hooks(self._cls).items():
             self.current = f"the exit hook {self._name}.{name}"
             try:
-                self._run(hook)
+                self._run(hook, _exit_arguments(hook))
             except BaseException as exc:
                 _complain(self.current, exc)
         self.current = ""
@@ -92,8 +92,8 @@ class Lifecycle:
         methods = user_class.methods_of(self._cls)
         return {name: one.raw_f.__get__(self._instance, self._cls) for name, one in methods.items()}
 
-    def _run(self, hook: Callable[..., Any]) -> None:
-        result = hook.__get__(self._instance, self._cls)(*_exit_arguments(hook))
+    def _run(self, hook: Callable[..., Any], arguments: tuple[Any, ...] = ()) -> None:
+        result = hook.__get__(self._instance, self._cls)(*arguments)
         if hasattr(type(result), "__await__"):
             self.loop.run_until_complete(_awaited(result))
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import enum
 import inspect
 import warnings
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Callable, Generic, Optional, Protocol, TypeVar, Union, overload
 
@@ -86,8 +86,15 @@ class PartialFunction(Generic[P, ReturnType, OriginalReturnType]):
             return None
         from .cls_instance import method_of
 
-        name = next((name for name, one in vars_of(type(instance)).items() if one is self), "")
-        return method_of(instance, name)  # none when it is reached with super()
+        return method_of(instance, self._name_in(type(instance)))  # none when it is reached with super()
+
+    def _name_in(self, cls: type) -> str:
+        """The name by which instances of a class reach this; "" when they do not."""
+        likely = getattr(self.raw_f, "__name__", "")
+        owner: Mapping[str, Any] = next((vars(base) for base in cls.__mro__ if likely in vars(base)), {})
+        if owner.get(likely) is self:
+            return str(likely)
+        return next((name for name, one in vars_of(cls).items() if one is self), "")
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         name = getattr(self.raw_f, "__name__", "the function")

@@ -81,7 +81,7 @@ def dask() -> Iterator[Contender]:
     from distributed import Client
 
     # Its workers complain in its log when they are ended.
-    options = {"dashboard_address": None, "silence_logs": logging.CRITICAL}
+    options = {"dashboard_address": ":0", "silence_logs": logging.CRITICAL}
     with Client(n_workers=CPUS, threads_per_worker=1, **options) as client:
         yield Contender(
             lambda x: client.submit(same, x, pure=False).result(),

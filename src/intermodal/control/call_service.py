@@ -117,7 +117,7 @@ class CallService:
 
     def _run_sent_directly(self, ctx: Context, request: CallRun, body: bytes) -> Any:
         """The input went over a direct line and got no answer there."""
-        line = self._lines.line_of(request.line_id, request.call_id)
+        line = self._lines.line_of(request.line_id, request.call_id, request.function_id)
         call = self._calls.live(request.call_id)
         if call is None and line is None:
             return self._run_after_restart(ctx, request, body)

@@ -37,6 +37,7 @@ class Line:
     """Where a line went."""
 
     container_id: str
+    function_id: str
     app_id: str
     prefix: str  #: of the ids of its calls
 
@@ -82,15 +83,15 @@ class DirectService:
             return DirectLine()
         line_id, ticket = new_id("dl", self._rng), secrets.token_hex(_TICKET // 2)
         prefix = new_id("fc", self._rng)[:DIRECT_PREFIX]
-        self._lines[line_id] = Line(container_id, function.app_id, prefix)
+        self._lines[line_id] = Line(container_id, function.function_id, function.app_id, prefix)
         if len(self._lines) > _LINES:
             self._lines.popitem(last=False)
         self._tickets[ticket] = line_id
         asyncio.get_running_loop().call_later(_TICKET_SECONDS, self._tickets.pop, ticket, None)
         return DirectLine(line_id, str(self._path), ticket, prefix)
 
-    def line_of(self, line_id: str, call_id: str) -> Line | None:
-        """The line that this call was made over; None when it is not known (any more).
+    def line_of(self, line_id: str, call_id: str, function_id: str) -> Line | None:
+        """The line that this call of the function was made over; None when it is not known (any more).
 
         Raises:
             InvalidError: the call cannot have been made over that line.
@@ -98,7 +99,14 @@ class DirectService:
         line = self._lines.get(line_id)
         prefix = line.prefix if line is not None else "fc-"
         rest = call_id[len(prefix) :]
-        if len(call_id) != DIRECT_ID or not call_id.startswith(prefix) or not rest.isascii() or not rest.isalnum():
+        is_other = line is not None and line.function_id != function_id
+        if (
+            is_other
+            or len(call_id) != DIRECT_ID
+            or not call_id.startswith(prefix)
+            or not rest.isascii()
+            or not rest.isalnum()
+        ):
             raise InvalidError(f"The call {call_id[:40]!r} cannot have been made over the line {line_id[:40]!r}.")
         return line
 

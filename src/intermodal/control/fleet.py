@@ -15,8 +15,9 @@ from dataclasses import dataclass, field
 from itertools import islice
 
 from intermodal.control import container_variables
-from intermodal.control.apps import App, Apps, stopped_error
+from intermodal.control.apps import App, Apps
 from intermodal.control.calls import Call, Calls, Finished, input_id, locate
+from intermodal.control.direct_calls import DirectCalls
 from intermodal.control.functions import Function, Functions, Revision
 from intermodal.control.generator_values import GeneratorValues, Payload
 from intermodal.control.secret_service import SecretService
@@ -26,12 +27,11 @@ from intermodal.model.errors import BadImage, MissingTool, RuntimeFailure
 from intermodal.node.interface import Node
 from intermodal.scheduling import events, instructions
 from intermodal.scheduling.scheduler import Scheduler
-from intermodal.store.interface import CallKind, CallRecord
 from modal._wire.messages.app import LogStream
-from modal._wire.messages.call import Input, Output, Status
+from modal._wire.messages.call import Output, Status
 from modal._wire.messages.common import ErrorInfo
 from modal._wire.messages.function import Concurrency
-from modal._wire.messages.runner import OpenLine, Outputs, RunInput, RunInputs, RunOutput, Start, Taken, Yielded
+from modal._wire.messages.runner import OpenLine, Outputs, RunInput, RunInputs, Start, Taken, Yielded
 from modal.exception import InvalidError, NotFoundError
 
 log = logging.getLogger(__name__)
@@ -104,6 +104,7 @@ class Fleet:
         self.ended: OrderedDict[str, str] = OrderedDict()
         self._empty: dict[str, asyncio.Event] = {}  # function id -> set when its last container is gone
         self._starts: set[asyncio.Task[None]] = set()
+        self._direct_calls = DirectCalls(calls, now)
         self._lost_lines: OrderedDict[str, Container] = OrderedDict()  # containers that are gone and had direct lines
         self._actions: dict[type, Callable[..., None]] = {
             instructions.StartContainer: self._start,
@@ -316,21 +317,6 @@ class Fleet:
         container.function.running_inputs += len(ids)
         self.dispatch(events.InputsTaken(container.container_id, call_ids, ids))
         self._touch(container.function)
-
-    def _ended_directly(self, container: Container, answer: RunOutput, data: bytes) -> None:
-        """A container answered a client directly."""
-        function = container.function
-        if self._calls.live(answer.call_id) is not None:
-            return
-        began = self._now() - answer.seconds
-        record = CallRecord(
-            answer.call_id, function.function_id, function.app_id, CallKind.RUN, began, method=answer.method
-        )
-        function.open_inputs += 1
-        output = Output(0, answer.status, answer.size, None, None, answer.input_id)
-        self._calls.add_finished(record, output, data, container.container_id)
-        if self._calls.problem() and self._node is not None:
-            self._node.close_lines(container.container_id)  # no calls are taken while they cannot be kept
 
     # -- what the scheduler wants ------------------------------------------------------------------------------
 
@@ -568,7 +554,7 @@ class Fleet:
                 if answer.call_id:
                     direct += 1
                     seconds += answer.seconds
-                    self._ended_directly(container, answer, data)
+                    self._direct_calls.ended(function, answer, data, container_id)
                 continue  # not an input of this container: hostile or late
             ended.append(one)
             seconds += answer.seconds
@@ -582,6 +568,8 @@ class Fleet:
             else:
                 failed.append((call, output, data))
         function.running_inputs -= len(ended)
+        if direct and self._calls.problem() and self._node is not None:
+            self._node.close_lines(container_id)  # no calls are taken while they cannot be kept
         self.dispatch(events.InputsFinished(container_id, ended, seconds, direct))
         for call, output, data in failed:
             self._attempt_failed(call, output, data, None, container_id)
@@ -591,23 +579,14 @@ class Fleet:
         container = self._containers.get(container_id)
         if container is None:
             return
-        function, app, offset = container.function, container.app, 0
         taken: list[Call] = []
+        offset = 0
         for one in message.inputs:
             data = bytes(body[offset : offset + one.size])
             offset += one.size
             if one.input_id in container.running:
                 continue  # its client told of it already
-            call = self._calls.live(one.call_id)
-            if call is None:
-                ids, began = (one.call_id, function.function_id, function.app_id), self._now()
-                record = CallRecord(*ids, CallKind.RUN, began, method=one.method)
-                call = self._calls.create(record, function.spec.retries)
-                function.open_inputs += len(self._calls.add_inputs(call, [Input(0, one.size)], data))
-                self._calls.close_inputs(call)
-            if not app.is_open:
-                self._calls.abandon(call, Status.TERMINATED, stopped_error(app.app_id, app.stop_reason))
-            taken.append(call)
+            taken.append(self._direct_calls.begun(container.function, container.app, one, data))
         if taken:
             self._take(container, taken)
         # A call that was cancelled meanwhile: the container did not know then which input was meant.

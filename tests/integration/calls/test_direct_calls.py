@@ -428,3 +428,51 @@ def test_each_input_runs_once(running: Any, tmp_path: Path) -> None:
     for _ in range(200):
         running.remote("count", str(path))
     assert len(path.read_text()) == 200
+
+
+class Counter:
+    start: int = modal.parameter(default=0)
+
+    @modal.enter()
+    def begin(self) -> None:
+        self.calls = 0
+
+    @modal.method()
+    def add(self, value: int) -> int:
+        return self.start + value
+
+    @modal.method()
+    def fail(self, value: int) -> int:
+        raise KeyError(value)
+
+    @modal.method()
+    def ids(self) -> Any:
+        return modal.current_function_call_id()
+
+    @modal.method()
+    def values(self, count: int) -> Any:
+        yield from range(count)
+
+
+def test_methods_of_classes(app: modal.App) -> None:
+    counter_class: Any = app.cls(serialized=True)(Counter)
+    with app.run():
+        for start in (0, 100):
+            counter = counter_class(start=start)
+            add, fail, ids = counter.add, counter.fail, counter.ids
+
+            def is_direct(add: Any = add, start: int = start) -> bool:
+                before = answered(add)
+                assert add.remote(1) == start + 1
+                return answered(add) > before
+
+            until(is_direct, "a direct line")
+            assert [add.remote(number) for number in range(100)] == [start + number for number in range(100)]
+            for number in range(10):
+                with pytest.raises(KeyError):
+                    fail.remote(number)
+            assert list(counter.values.remote_gen(3)) == [0, 1, 2]
+            for _ in range(5):
+                call_id = ids.remote()
+                assert modal.FunctionCall.from_id(call_id).get(timeout=10) == call_id
+                assert modal.FunctionCall.from_id(call_id).get_call_graph()[0].function_name == "Counter.ids"

@@ -135,3 +135,40 @@ async def test_a_spawn_that_could_not_be_kept_is_ended(tmp_path: Path, monkeypat
             assert call.finished_at is not None, "it is ended with the first write, so a restart does not run it either"
             await leave.remote.aio(str(tmp_path / "later"))
         await asyncio.to_thread(lambda: run(client._close()))
+
+
+async def test_direct_calls_end_too_while_nothing_can_be_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MODAL_AUTOMOUNT", "0")
+    settings = Settings(data_dir=tmp_path / "data", runtime="mock", builder="memory", database_url="memory://", port=-1)
+    settings.run_dir.mkdir(parents=True)
+    store = FailingStore()
+    builder = MemoryBuilder(python=sys.executable, python_version=platform.python_version())
+    app = modal.App("failing")
+
+    @app.function(serialized=True)
+    def same(x: int) -> int:
+        return x
+
+    def get_line() -> None:
+        def has_line() -> bool:
+            assert same.remote(1) == 1
+            return same._direct is not None and same._direct._line is not None
+
+        until(has_line, "a direct line")
+
+    def is_refused() -> bool:
+        try:
+            assert same.remote(1) == 1
+        except InternalFailure as error:
+            return "no space is left" in str(error)
+        return False
+
+    async with running(settings, builder, store):
+        client = modal.Client(f"unix://{settings.socket}")
+        async with app.run(client=client):
+            await asyncio.to_thread(get_line)
+            store.fail("The database failed: no space is left.")
+            await asyncio.to_thread(until, is_refused, "the server to take back the line")
+            store.recover()
+            await asyncio.to_thread(get_line)
+        await asyncio.to_thread(lambda: run(client._close()))

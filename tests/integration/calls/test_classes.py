@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import time
 from pathlib import Path
 from typing import Any
 
@@ -485,6 +486,10 @@ def test_people_see_which_parameters_a_pool_is_of(app: modal.App, capfd: pytest.
     @app.cls(serialized=True)
     class Model:
         name: str = modal.parameter(default="x")
+
+        @modal.enter()
+        def be_seen(self) -> None:
+            time.sleep(0.5)  # what is over sooner may not be shown
 
         @modal.method()
         def run(self) -> None: ...

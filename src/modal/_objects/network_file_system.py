@@ -7,6 +7,7 @@ from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any, BinaryIO, Callable, Optional, Union
 
 from .._local_files import local_directory, walk
+from .._renamed import renamed_parameter
 from .._sync import BlockingContext, blocking, generator_in_caller, in_caller, on_loop
 from .._wire.messages.named import ObjectKind
 from ..exception import InvalidError
@@ -33,6 +34,7 @@ class NetworkFileSystem(Named):
     _kind = ObjectKind.NETWORK_FILE_SYSTEM
 
     @staticmethod
+    @renamed_parameter("label", "name")
     def from_name(
         name: str, namespace: Any = None, environment_name: Optional[str] = None, create_if_missing: bool = False
     ) -> NetworkFileSystem:
@@ -61,6 +63,7 @@ class NetworkFileSystem(Named):
 
     @staticmethod
     @blocking
+    @renamed_parameter("label", "name")
     async def lookup(
         name: str,
         namespace: Any = None,
@@ -78,6 +81,7 @@ class NetworkFileSystem(Named):
 
     @staticmethod
     @blocking
+    @renamed_parameter("label", "name")
     async def delete(name: str, client: Optional[Client] = None, environment_name: Optional[str] = None) -> None:
         """Delete a network file system with its files.
 

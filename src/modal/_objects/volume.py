@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO, Optional, Union
 
 from .. import _sync
 from .._local_files import local_directory, local_file, walk
+from .._renamed import renamed_parameter
 from .._sync import BlockingContext, blocking, generator_in_caller, in_caller, on_loop
 from .._wire.messages.named import ObjectKind
 from ..exception import InvalidError
@@ -40,6 +41,7 @@ class Volume(Named):
     _kind = ObjectKind.VOLUME
 
     @staticmethod
+    @renamed_parameter("label", "name")
     def from_name(
         name: str,
         namespace: Any = None,
@@ -78,6 +80,7 @@ class Volume(Named):
 
     @staticmethod
     @blocking
+    @renamed_parameter("label", "name")
     async def lookup(
         name: str,
         namespace: Any = None,
@@ -233,6 +236,7 @@ class Volume(Named):
 
     @staticmethod
     @blocking
+    @renamed_parameter("label", "name")
     async def delete(name: str, client: Optional[Client] = None, environment_name: Optional[str] = None) -> None:
         """Delete a volume. Containers that have it mounted keep what they see until they end; they can commit no more.
 

@@ -26,3 +26,9 @@ def test_both_names_together_are_an_error() -> None:
 def test_the_signature_is_that_of_the_function() -> None:
     assert next(iter(inspect.signature(modal.App.lookup).parameters)) == "name"
     assert "label" not in inspect.signature(modal.Dict.delete).parameters
+
+
+@pytest.mark.parametrize("kind", [modal.Dict, modal.Queue, modal.Volume, modal.NetworkFileSystem, modal.Secret])
+def test_named_objects_had_labels(kind: type) -> None:
+    with pytest.warns(DeprecationError, match="'label' is now called 'name'"):
+        assert "mine" in repr(kind.from_name(label="mine"))  # type: ignore[attr-defined]

@@ -209,19 +209,25 @@ class Platform:
         return found
 
     def _processes(self) -> Iterator[str]:
+        buckets = os.fsencode(self.layout.buckets)
         mark, group = os.fsencode(self.data_dir), f"/intermodal/{self.layout.key}".encode()
         for folder in Path("/proc").iterdir():
             if not folder.name.isdigit() or int(folder.name) == os.getpid():
                 continue
             with contextlib.suppress(OSError):
                 command, environment = (folder / "cmdline").read_bytes(), (folder / "environ").read_bytes()
-                if mark in command or mark in environment or group in (folder / "cgroup").read_bytes():
+                if (
+                    mark in command
+                    or buckets in command
+                    or mark in environment
+                    or group in (folder / "cgroup").read_bytes()
+                ):
                     yield f"process {folder.name}: {command.replace(bytes(1), b' ').decode(errors='replace')}"
 
     def _mounts(self) -> Iterator[str]:
         for line in Path("/proc/self/mountinfo").read_text().splitlines():
             place = Path(line.split()[4])
-            if place.is_relative_to(self.data_dir) or place.is_relative_to(self.layout.run):
+            if any(place.is_relative_to(one) for one in (self.data_dir, self.layout.run, self.layout.buckets)):
                 yield f"mount {place}"
 
 

@@ -52,6 +52,7 @@ TOOLS = (
     Tool("mmdebstrap", "mmdebstrap", "makes base images where no registry can be reached", State.WARN),
     Tool("nft", "nftables", "connects containers to the network"),
     Tool("ip", "iproute2", "connects containers to the network"),
+    Tool("s3fs", "s3fs", "mounts buckets (modal.CloudBucketMount)", State.WARN),
 )
 
 

@@ -107,6 +107,7 @@ def bound_spec(spec: FunctionSpec, overrides: FunctionOverrides, min_containers:
         concurrency=concurrency,
         secret_ids=spec.secret_ids if overrides.secret_ids is None else overrides.secret_ids,
         volumes=spec.volumes if overrides.volumes is None else overrides.volumes,
+        buckets=spec.buckets if overrides.volumes is None else overrides.buckets or [],
         retries=spec.retries if overrides.retries is None else overrides.retries,
         timeout=spec.timeout if overrides.timeout is None else overrides.timeout,
     )

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from intermodal.control.access import require_use
 from intermodal.control.apps import Apps
 from intermodal.control.bindings import bind, bound_function, bound_spec, check_parameters
+from intermodal.control.buckets import check_secrets_of
 from intermodal.control.fleet import Fleet
 from intermodal.control.function_service import check_spec, handle_of, require_open
 from intermodal.control.functions import Function, Functions
@@ -85,6 +86,7 @@ class ClassService:
                 self._secrets.require_usable(secret_id, self._apps.get(cls.app_id))
         for one in overrides.volumes or ():
             self._named.require_mountable(one.object_id, self._apps.get(cls.app_id).record.environment_id)
+        check_secrets_of(overrides.buckets or (), self._secrets, self._apps.get(cls.app_id))
         check_spec(bound_spec(cls.spec, overrides), len(cls.revision.body))
 
     def restore(self, record: BindingRecord) -> None:

@@ -16,6 +16,7 @@ from itertools import islice
 
 from intermodal.control import container_variables
 from intermodal.control.apps import App, Apps
+from intermodal.control.buckets import mounted_bucket
 from intermodal.control.calls import Call, Calls, Finished, input_id, locate
 from intermodal.control.direct_calls import DirectCalls
 from intermodal.control.functions import Function, Functions, Revision
@@ -375,7 +376,7 @@ class Fleet:
             "MODAL_ENVIRONMENT": app.environment.name,
         }
         env, variables = container_variables.split(self._secrets.merged(spec.secret_ids), platform)
-        self._secrets.note_use(spec.secret_ids)
+        self._secrets.note_use([*spec.secret_ids, *(one.secret_id for one in spec.buckets)])
         start = Start(
             container_id=container.container_id,
             app_id=app.app_id,
@@ -406,6 +407,7 @@ class Fleet:
             spec.resources,
             spec.block_network,
             tuple(MountedObject(one.path, one.object_id, one.read_only) for one in spec.volumes),
+            tuple(mounted_bucket(one, self._secrets) for one in spec.buckets),
         )
 
     def _stop(self, wanted: instructions.StopContainer) -> None:

@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 from intermodal.control.access import require_app, require_use, require_user
 from intermodal.control.apps import App, Apps
 from intermodal.control.bindings import class_rules
+from intermodal.control.buckets import bucket_rules, check_secrets_of, mounted_bucket
 from intermodal.control.fleet import Fleet
 from intermodal.control.functions import Function, Functions, Revision, merge_files
 from intermodal.control.image_service import ImageService
@@ -95,6 +96,7 @@ class FunctionService:
             require_open(app)
         check_spec(request.spec, len(body))
         self._check_volumes(app, request.spec)
+        check_secrets_of(request.spec.buckets, self._secrets, app)
         function_id = new_id("fu", self._rng)
         function = Function(function_id, request.app_id, await self.load(function_id, request.spec, body))
         self._functions.add(function)
@@ -118,6 +120,8 @@ class FunctionService:
     async def load(self, revision_id: str, spec: FunctionSpec, body: bytes) -> Revision:
         """Join a spec with its image and files. Raises `NotFoundError` when those or its secrets are gone."""
         self._secrets.merged(spec.secret_ids)
+        for bucket in spec.buckets:
+            mounted_bucket(bucket, self._secrets)
         return await self._join(revision_id, spec, body)
 
     async def _join(self, revision_id: str, spec: FunctionSpec, body: bytes) -> Revision:
@@ -221,15 +225,17 @@ def check_spec(spec: FunctionSpec, body_size: int) -> None:
         ),
         (concurrency.max_inputs is None or concurrency.max_inputs >= 1, "max_inputs must be 1 or more"),
         *(class_rules(spec.cls, concurrency.batch_max_size > 0) if spec.cls is not None else ()),
-        *_volume_rules(spec.volumes),
+        *_volume_rules(spec.volumes, [one.path for one in spec.buckets]),
+        *bucket_rules(spec),
     )
     _enforce(spec.name, rules)
     if spec.schedule:
         schedules.parse(spec.schedule)
 
 
-def _volume_rules(volumes: list[VolumeMount]) -> Iterable[tuple[bool, str]]:
-    paths = [one.path for one in volumes]
+def _volume_rules(volumes: list[VolumeMount], others: list[str]) -> Iterable[tuple[bool, str]]:
+    """`others` are the paths of what else is mounted."""
+    paths = [*(one.path for one in volumes), *others]
     yield len(paths) <= _MOST_VOLUMES, f"at most {_MOST_VOLUMES} volumes can be mounted"
     yield (
         all(path.startswith("/") and posixpath.normpath(path) == path != "/" and "\0" not in path for path in paths),

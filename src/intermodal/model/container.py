@@ -39,6 +39,20 @@ class MountedObject:
 
 
 @dataclass(frozen=True)
+class MountedBucket:
+    """A bucket of an S3-compatible service in a container."""
+
+    path: str  #: absolute
+    name: str
+    endpoint_url: str = ""  #: "": Amazon's
+    key_prefix: str = ""  #: ends with a slash
+    read_only: bool = False
+    requester_pays: bool = False
+    #: AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY and maybe AWS_SESSION_TOKEN, AWS_REGION; none for a public bucket
+    credentials: dict[str, str] = field(default_factory=dict, repr=False)
+
+
+@dataclass(frozen=True)
 class ContainerSpec:
     """One container to start. Mount files are named by digest; the node finds the bytes in the blob store."""
 
@@ -51,6 +65,7 @@ class ContainerSpec:
     resources: Resources = field(default_factory=Resources)
     block_network: bool = False
     volumes: tuple[MountedObject, ...] = ()
+    buckets: tuple[MountedBucket, ...] = ()
 
 
 class ExitCause(enum.Enum):

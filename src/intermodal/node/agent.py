@@ -120,8 +120,8 @@ class Agent:
         return NodeCapacity(cpu=float(len(os.sched_getaffinity(0))), memory=memory)
 
     async def start(self, spec: ContainerSpec) -> None:
-        if spec.volumes and self._volumes is None:
-            raise BadImage("Containers that are plain processes cannot have volumes; use the runtime runc.")
+        if (spec.volumes or spec.buckets) and self._volumes is None:
+            raise BadImage("Containers that are plain processes cannot have volumes or buckets; use the runtime runc.")
         if self._closing:
             raise RuntimeFailure("The agent is shutting down; no container can be started.")
         if spec.container_id in self._containers:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from intermodal.node.agent import Agent, AgentSettings
+from intermodal.node.hooks.buckets import BucketsHook
 from intermodal.node.hooks.disk import DiskHook
 from intermodal.node.hooks.environment import EnvironmentHook
 from intermodal.node.hooks.files import FilesHook
@@ -70,11 +71,15 @@ def isolated_agent(
     layout = node_layout(settings.data_dir)
     maker = NamespaceMaker(settings.uid_base)
     runtime = RuncRuntime(RuncSettings(layout.runc_root, layout.cgroup_parent, settings.runtime, settings.pids_limit))
+
+    def say(container_id: str, text: str) -> None:
+        listener.logs(container_id, LogStream.SYSTEM, text, time.time())
+
     volumes = VolumesHook(
         storage.volumes,
         storage.mounts,
         storage.folders,
-        lambda container_id, text: listener.logs(container_id, LogStream.SYSTEM, text, time.time()),
+        say,
     )
     hooks: list[Hook] = [
         NetworkHook(layout, maker, settings.network_pool),
@@ -82,6 +87,7 @@ def isolated_agent(
         FilesHook(layout, blob_path),
         RootfsHook(layout, maker),
         EnvironmentHook(copies or CompiledCopies(layout.runtime_copies, layout.runtime_view)),
+        BucketsHook(layout, settings.uid_base, say),
         volumes,  # before the socket: the runner loads user code once it is heard there
         RunnerSocketHook(api),
         LogsHook(listener.logs),

@@ -8,6 +8,7 @@
 <run>/layers/              <data>/storage again, with owners shifted
 <run>/runtime/             <data>/runtime again
 <run>/runc/                the OCI runtime's state
+<run>.buckets/<id>-<n>/    a bucket of a container; apart, since nothing must ever delete what is below it
 <run>/c/<id>/              a container: rootfs, socket directory, /etc files, OCI bundle
 """
 
@@ -64,6 +65,10 @@ class NodeLayout:
     @property
     def containers(self) -> Path:
         return self.run / "c"
+
+    @property
+    def buckets(self) -> Path:
+        return self.run.with_name(f"{self.run.name}.buckets")
 
     @property
     def cgroup_parent(self) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import errno
 import os
+import signal
 from pathlib import Path
 
 _libc = ctypes.CDLL(None, use_errno=True)
@@ -14,6 +15,7 @@ MS_NOSUID = 2
 MS_NODEV = 4
 MS_REMOUNT = 32
 MS_BIND = 4096
+MS_REC = 16384
 MS_PRIVATE = 1 << 18
 MS_SHARED = 1 << 20
 MNT_DETACH = 2
@@ -33,6 +35,8 @@ _SYS_OPENAT2 = 437
 _RESOLVE_NO_MAGICLINKS = 0x02
 _RESOLVE_IN_ROOT = 0x10
 _PR_SET_CHILD_SUBREAPER = 36
+_PR_SET_PDEATHSIG = 1
+CLONE_NEWNS = 0x00020000
 CLONE_NEWUSER = 0x10000000
 CLONE_NEWNET = 0x40000000
 
@@ -97,10 +101,7 @@ def bind_idmapped(source: Path, target: Path, user_namespace: int) -> None:
 
     A file of uid 0 in `source` belongs at `target` to whoever is uid 0 in that namespace. Raises OSError.
     """
-    tree = _check(
-        _libc.syscall(_SYS_OPEN_TREE, _AT_FDCWD, os.fsencode(source), _OPEN_TREE_CLONE | _OPEN_TREE_CLOEXEC),
-        f"clone the mount of {source}",
-    )
+    tree = clone_mount(source)
     try:
         attributes = _MountAttr(
             attr_set=_MOUNT_ATTR_IDMAP | _MOUNT_ATTR_RDONLY, propagation=MS_PRIVATE, userns_fd=user_namespace
@@ -111,12 +112,25 @@ def bind_idmapped(source: Path, target: Path, user_namespace: int) -> None:
             ),
             f"shift the owners of {source}",
         )
-        _check(
-            _libc.syscall(_SYS_MOVE_MOUNT, tree, b"", _AT_FDCWD, os.fsencode(target), _MOVE_MOUNT_F_EMPTY_PATH),
-            f"attach {target}",
-        )
+        attach_mount(tree, target)
     finally:
         os.close(tree)
+
+
+def clone_mount(source: Path) -> int:
+    """Return a descriptor of one more mount of the directory `source`, which is attached nowhere. Raises OSError."""
+    return _check(
+        _libc.syscall(_SYS_OPEN_TREE, _AT_FDCWD, os.fsencode(source), _OPEN_TREE_CLONE | _OPEN_TREE_CLOEXEC),
+        f"clone the mount of {source}",
+    )
+
+
+def attach_mount(tree: int, target: Path) -> None:
+    """Mount what `clone_mount` returned. Raises OSError."""
+    _check(
+        _libc.syscall(_SYS_MOVE_MOUNT, tree, b"", _AT_FDCWD, os.fsencode(target), _MOVE_MOUNT_F_EMPTY_PATH),
+        f"attach {target}",
+    )
 
 
 def open_in_root(root: int, path: str, flags: int, mode: int = 0) -> int:
@@ -144,3 +158,17 @@ def become_subreaper() -> None:
 def unshare(flags: int) -> None:
     """unshare(2). Raises OSError."""
     _check(_libc.unshare(flags), "make namespaces")
+
+
+def enter_namespace(path: str, kind: int) -> None:
+    """Join the namespace at `path`, whose kind is one of the CLONE constants. Raises OSError."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        _check(_libc.setns(descriptor, kind), f"enter {path}")
+    finally:
+        os.close(descriptor)
+
+
+def die_with_parent() -> None:
+    """Have this process, and what it becomes by exec, killed when the thread that started it ends. Raises OSError."""
+    _check(_libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL.value, 0, 0, 0), "die with the parent")

@@ -233,8 +233,8 @@ class Cls(Object):
         return made
 
     async def _overrides(self, rpc: RpcClient) -> FunctionOverrides:
-        from .._wire.messages.function import FunctionOverrides, VolumeMount
-        from .function_load import load_mounted
+        from .._wire.messages.function import FunctionOverrides
+        from .function_load import LoadedMounts, load_mounted
         from .function_options import NOTHING, check_options
 
         given = self._options.given
@@ -243,9 +243,9 @@ class Cls(Object):
         secret_ids: Optional[list[str]] = None
         if "secrets" in given:
             secret_ids = await self._function._lasting_resolver(rpc).load_all(options.secrets)
-        volumes: Optional[list[VolumeMount]] = None
+        mounted: Optional[LoadedMounts] = None
         if "volumes" in given:
-            volumes = await load_mounted(self._function._lasting_resolver(rpc), (), options.mounted)
+            mounted = await load_mounted(self._function._lasting_resolver(rpc), (), options.mounted)
         return FunctionOverrides(
             cpu=resources.cpu if "cpu" in given else None,
             cpu_limit=resources.cpu_limit,
@@ -253,7 +253,8 @@ class Cls(Object):
             memory_limit=resources.memory_limit,
             gpu=resources.gpu if "gpu" in given else None,
             secret_ids=secret_ids,
-            volumes=volumes,
+            volumes=mounted.volumes if mounted is not None else None,
+            buckets=mounted.buckets if mounted is not None else None,
             retries=options.retries if "retries" in given else None,
             timeout=options.timeout if "timeout" in given else None,
             max_containers=given.get("concurrency_limit"),

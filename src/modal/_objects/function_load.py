@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from .._later import NotBuiltYet
@@ -13,6 +14,7 @@ from .._output import output
 from .._serialization import serialize_function
 from .._wire.messages.function import (
     FUNCTION_CREATE,
+    BucketMount,
     FunctionCreate,
     FunctionHandle,
     FunctionSpec,
@@ -28,6 +30,7 @@ from .user_function import entry_of, home_of, source_for
 
 if TYPE_CHECKING:
     from .app import App
+    from .cloud_bucket_mount import CloudBucketMount
     from .function import Function
     from .image import Image
     from .mounted import Mounted
@@ -60,7 +63,15 @@ def _refuse_what_is_not_built(function: Function[Any, Any, Any]) -> None:
         )
 
 
-async def load_mounted(resolver: Resolver, below: Sequence[Mounted], above: Sequence[Mounted]) -> list[VolumeMount]:
+@dataclass(frozen=True)
+class LoadedMounts:
+    """What a function has mounted, as it travels."""
+
+    volumes: list[VolumeMount]
+    buckets: list[BucketMount]
+
+
+async def load_mounted(resolver: Resolver, below: Sequence[Mounted], above: Sequence[Mounted]) -> LoadedMounts:
     """What a function has mounted, with the ids of the objects. `above` wins over `below`, the app's.
 
     Raises:
@@ -68,17 +79,32 @@ async def load_mounted(resolver: Resolver, below: Sequence[Mounted], above: Sequ
         NotFoundError: there is no object of a name.
     """
     if not below and not above:
-        return []
+        return LoadedMounts([], [])
+    from .cloud_bucket_mount import CloudBucketMount
     from .mounted import merge_mounted
-    from .object import Object
 
     mounted = merge_mounted(below, above)
-    if not all(isinstance(one.obj, Object) for one in mounted):
-        raise NotBuiltYet("modal.CloudBucketMount is not available in this version of intermodal yet.")
-    ids = await resolver.load_all(one.obj for one in mounted if isinstance(one.obj, Object))
+    volumes = [(one.path, one.obj) for one in mounted if not isinstance(one.obj, CloudBucketMount)]
+    buckets = [(one.path, one.obj) for one in mounted if isinstance(one.obj, CloudBucketMount)]
+    ids = await resolver.load_all(obj for _, obj in volumes)
     if len(set(ids)) < len(ids):
         raise InvalidError("One volume is mounted at two paths; it can be mounted once in a container.")
-    return [VolumeMount(one.path, object_id) for one, object_id in zip(mounted, ids)]
+    return LoadedMounts(
+        [VolumeMount(path, object_id) for (path, _), object_id in zip(volumes, ids)],
+        await together(_load_bucket(resolver, path, bucket) for path, bucket in buckets),
+    )
+
+
+async def _load_bucket(resolver: Resolver, path: str, bucket: CloudBucketMount) -> BucketMount:
+    return BucketMount(
+        path,
+        bucket.bucket_name,
+        bucket.bucket_endpoint_url or "",
+        bucket.key_prefix or "",
+        await resolver.load(bucket.secret) if bucket.secret is not None else "",
+        bool(bucket.read_only),
+        bool(bucket.requester_pays),
+    )
 
 
 class _Loader:
@@ -106,7 +132,7 @@ class _Loader:
         image = function._options.image or app.image
         secrets = [*app._secrets, *function._options.secrets]
         mounts = [*app._mounts, *function._options.mounts]
-        volumes = await load_mounted(self._resolver, app._mounted, function._options.mounted)
+        mounted = await load_mounted(self._resolver, app._mounted, function._options.mounted)
         image_id, secret_ids, source_mounts, image_mounts, *others = await together(
             [
                 self._resolver.load(image),
@@ -124,7 +150,7 @@ class _Loader:
             image_id = await build_methods(
                 self._resolver.client, user_cls, str(image_id), source, files, list(secret_ids)
             )
-        spec = self._spec(function, str(image_id), mount_ids, list(secret_ids), volumes)
+        spec = self._spec(function, str(image_id), mount_ids, list(secret_ids), mounted)
         body = serialize_function(function.get_raw_f()) if function._options.serialized else b""
         handle, _ = await self._resolver.client.unary(
             FUNCTION_CREATE, FunctionCreate(self._resolver.app_id, spec), body
@@ -160,7 +186,7 @@ class _Loader:
         image_id: str,
         mount_ids: list[str],
         secret_ids: list[str],
-        volumes: list[VolumeMount],
+        mounted: LoadedMounts,
     ) -> FunctionSpec:
         options = function._options
         return FunctionSpec(
@@ -169,7 +195,8 @@ class _Loader:
             image_id=image_id,
             mount_ids=mount_ids,
             secret_ids=secret_ids,
-            volumes=volumes,
+            volumes=mounted.volumes,
+            buckets=mounted.buckets,
             is_generator=function._is_generator,
             resources=options.resources,
             timeout=options.timeout,

@@ -106,6 +106,19 @@ class VolumeMount:
 
 
 @dataclass(frozen=True)
+class BucketMount:
+    """A bucket of an S3-compatible service in the containers of a function."""
+
+    path: str  #: absolute, normalised
+    bucket_name: str
+    endpoint_url: str = ""  #: of the service; "": Amazon's
+    key_prefix: str = ""  #: of the objects that are seen; "", or it ends with a slash
+    secret_id: str = ""  #: holds the keys; "": the bucket is public
+    read_only: bool = False
+    requester_pays: bool = False
+
+
+@dataclass(frozen=True)
 class FunctionSpec:
     """Everything that the server and the container need to know of a function."""
 
@@ -115,6 +128,7 @@ class FunctionSpec:
     mount_ids: list[str] = field(default_factory=list)  #: later mounts win
     secret_ids: list[str] = field(default_factory=list)  #: later secrets win
     volumes: list[VolumeMount] = field(default_factory=list)  #: none within another
+    buckets: list[BucketMount] = field(default_factory=list)  #: nor these
     is_generator: bool = False
     resources: Resources = field(default_factory=Resources)
     timeout: float = 300.0  #: seconds per input
@@ -187,6 +201,7 @@ class FunctionOverrides:
     gpu: Optional[list[str]] = None
     secret_ids: Optional[list[str]] = None
     volumes: Optional[list[VolumeMount]] = None
+    buckets: Optional[list[BucketMount]] = None  #: with `volumes`
     retries: Optional[RetryPolicy] = None
     timeout: Optional[float] = None
     max_containers: Optional[int] = None

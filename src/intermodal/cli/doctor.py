@@ -45,6 +45,7 @@ class Tool:
     package: str
     purpose: str
     state_without: State = State.FAIL
+    instead: str = ""  #: a program that does the same, and is preferred
 
 
 TOOLS = (
@@ -52,7 +53,7 @@ TOOLS = (
     Tool("mmdebstrap", "mmdebstrap", "makes base images where no registry can be reached", State.WARN),
     Tool("nft", "nftables", "connects containers to the network"),
     Tool("ip", "iproute2", "connects containers to the network"),
-    Tool("s3fs", "s3fs", "mounts buckets (modal.CloudBucketMount)", State.WARN),
+    Tool("s3fs", "s3fs", "mounts buckets (modal.CloudBucketMount)", State.WARN, "mount-s3"),
 )
 
 
@@ -97,7 +98,7 @@ def _tools(settings: Settings) -> Iterator[Finding]:
     runtime = Tool(settings.runtime, settings.runtime, "runs containers")
     tools = TOOLS if settings.runtime == "mock" else (runtime, *TOOLS)
     for tool in tools:
-        path = shutil.which(tool.command)
+        path = (shutil.which(tool.instead) if tool.instead else None) or shutil.which(tool.command)
         if path is not None:
             yield Finding(tool.command, State.OK, path)
         else:

@@ -43,6 +43,10 @@ _STOP_TIMEOUT_LOST = 2.0  #: seconds for it when the block ended since the serve
 _RETRY = 0.5  #: seconds before the events are asked for again
 
 
+class Terminated(SystemExit):
+    """The process was told to end (SIGTERM): its program is interrupted, and has not failed."""
+
+
 @dataclass(frozen=True)
 class RunOptions:
     """How to run."""
@@ -85,8 +89,11 @@ async def running(app: App, client: Optional[Client], options: RunOptions) -> As
             output().app_started(created.app_id, description)
             yield
             reason = AppStopReason.FINISHED
-        except (KeyboardInterrupt, asyncio.CancelledError):
+        except (KeyboardInterrupt, Terminated, asyncio.CancelledError):
             reason = AppStopReason.INTERRUPTED
+            raise
+        except SystemExit as ended:
+            reason = AppStopReason.FAILED if ended.code else AppStopReason.FINISHED
             raise
         except ConnectionError:
             patience = _STOP_TIMEOUT_LOST

@@ -52,12 +52,15 @@ def test_ctrl_c_says_that_the_app_is_stopped_and_stops_its_containers(
     no_containers(platform, 1)
 
 
-def test_ctrl_c_leaves_a_detached_app_running(platform: Platform, program: Program) -> None:
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_signal_leaves_a_detached_app_running(
+    platform: Platform, program: Program, number: signal.Signals, code: int
+) -> None:
     path = program(SLEEPER.replace("remote(100)", "remote(4)"))
     with platform.background("modal", "run", "--detach", path) as running:
         running.wait_for("working")
-        running.send(signal.SIGINT)
-        running.end(20).failed_with_one_sentence("goes on running, detached", code=130)
+        running.send(number)
+        running.end(20).failed_with_one_sentence("goes on running, detached", code=code)
     assert platform.containers()
     app_id = running.err.partition("App ap-")[2].split()[0]
     platform.modal("app", "stop", f"ap-{app_id}").succeeded()

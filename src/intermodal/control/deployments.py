@@ -290,5 +290,6 @@ def _no_version(app: App, version: int) -> str:
     if version == current and current > 0:
         return f"Version {version} of the app {name!r} is in force already."
     if current < 2:
-        return f"The app {name!r} has no earlier version to return to."
+        wanted = f"version {version}, nor any earlier one" if version > 0 else "earlier version"
+        return f"The app {name!r} has no {wanted} to return to."
     return f"The app {name!r} has no version {version}: choose one from 1 to {current - 1}."

@@ -141,9 +141,9 @@ class FunctionService:
         if function_id is None and (found := self._method(app, request.name)) is not None:
             return found
         if function_id is None:
-            known = ", ".join(repr(tag) for tag in sorted(app.record.functions)) or "none"
+            known = ", ".join(repr(tag) for tag in sorted(app.record.functions)) or "nothing"
             raise NotFoundError(
-                f"The app {request.app_name!r} has no function {request.name[:256]!r}; its functions are: {known}."
+                f"The app {request.app_name!r} has no function or class {request.name[:256]!r}; it has {known}."
             )
         if function_id not in self._functions.by_id:
             raise NotFoundError(

@@ -80,7 +80,7 @@ class Lifecycle:
         for name, hook in user_class.exit_hooks(self._cls).items():
             self.current = f"the exit hook {self._name}.{name}"
             try:
-                self._run(hook, _exit_arguments(hook))
+                self._run(hook, user_class.exit_arguments(hook))
             except BaseException as exc:
                 _complain(self.current, exc)
         self.current = ""
@@ -140,12 +140,6 @@ class MethodTask(Task):
 
 async def _awaited(awaitable: Any) -> Any:
     return await awaitable
-
-
-def _exit_arguments(hook: Callable[..., Any]) -> tuple[Any, ...]:
-    """Exit hooks used to be given an exception's type, value and traceback; there is none."""
-    code = getattr(hook, "__code__", None)
-    return (None, None, None) if code is not None and code.co_argcount == 4 and not hook.__defaults__ else ()
 
 
 def _complain(what: str, exc: BaseException) -> None:

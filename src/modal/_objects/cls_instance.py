@@ -96,7 +96,9 @@ class Instance:
         state = self.__dict__
         if state["_modal_packed"] is None:
             by_value = self._modal_cls._function._main_by_value
-            state["_modal_packed"] = user_class.pack_parameters(spec, self._modal_args, self._modal_kwargs, by_value)
+            state["_modal_packed"] = user_class.pack_parameters(
+                self._modal_cls._function._tag, spec, self._modal_args, self._modal_kwargs, by_value
+            )
         packed: bytes = state["_modal_packed"]
         return packed
 

@@ -30,7 +30,7 @@ def check_env(variables: Mapping[str, Optional[str]], what: str) -> dict[str, st
             holds a value.
     """
     if not isinstance(variables, Mapping):
-        raise InvalidError(f"{what} takes a dict of strings, not a {type(variables).__name__}.")
+        raise InvalidError(f"{what} takes a dict of strings, not {type(variables).__name__}.")
     checked: dict[str, str] = {}
     for name, value in variables.items():
         if not isinstance(name, str) or not _NAME.fullmatch(name):
@@ -40,7 +40,7 @@ def check_env(variables: Mapping[str, Optional[str]], what: str) -> dict[str, st
         if value is None:
             continue
         if not isinstance(value, str):
-            raise InvalidError(f"{what}: the value of {name} must be a string, not a {type(value).__name__}.")
+            raise InvalidError(f"{what}: the value of {name} must be a string, not {type(value).__name__}.")
         if "\0" in value:
             raise InvalidError(f"{what}: the value of {name} contains a zero byte.")
         checked[name] = value

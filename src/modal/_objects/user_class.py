@@ -217,8 +217,7 @@ def check_values(class_name: str, spec: ClassSpec, args: tuple[Any, ...], kwargs
     Raises:
         InvalidError: they are not the ones that the class has.
     """
-    if args:
-        raise InvalidError(f"The parameters of {class_name} are given by name, as in {class_name}(name=value).")
+    _refuse_positional(class_name, args)
     known = {parameter.name: parameter for parameter in spec.parameters}
     for name, value in kwargs.items():
         if name not in known:
@@ -231,15 +230,24 @@ def check_values(class_name: str, spec: ClassSpec, args: tuple[Any, ...], kwargs
     return dict(kwargs)
 
 
-def pack_parameters(spec: ClassSpec, args: tuple[Any, ...], kwargs: Mapping[str, Any], by_value: bool) -> bytes:
-    """Checked parameters as they travel; b"" when there are none.
+def _refuse_positional(class_name: str, args: tuple[Any, ...]) -> None:
+    if args:
+        raise InvalidError(f"The parameters of {class_name} are given by name, as in {class_name}(name=value).")
+
+
+def pack_parameters(
+    class_name: str, spec: ClassSpec, args: tuple[Any, ...], kwargs: Mapping[str, Any], by_value: bool
+) -> bytes:
+    """Parameters as they travel; b"" when there are none. Those by name are for the server to check.
 
     Raises:
+        InvalidError: some are given by position and the class has no constructor.
         SerializationError: an argument of a constructor cannot be pickled.
     """
     if not args and not kwargs:
         return b""
     if not spec.has_constructor:
+        _refuse_positional(class_name, args)  # also of a class that was only looked up, whose code is elsewhere
         return json.dumps(dict(kwargs), sort_keys=True, separators=(",", ":")).encode()
     from .._serialization import serialize
 
@@ -308,6 +316,10 @@ def _warn_constructor(cls: type, spec: ClassSpec) -> None:
 
 def _check_methods(cls: type) -> None:
     methods = methods_of(cls)
+    for name, hook in enter_hooks(cls).items():
+        _check_hook(f"{cls.__name__}.{name}", hook, ())
+    for name, hook in exit_hooks(cls).items():
+        _check_hook(f"{cls.__name__}.{name}", hook, exit_arguments(hook))
     for name, one in _conflicts(cls):
         raise InvalidError(f"{cls.__name__}.{name} is both a {one} and a method: it can be one of the two.")
     batched = [name for name, one in methods.items() if Mark.BATCHED in one.marks]
@@ -316,6 +328,27 @@ def _check_methods(cls: type) -> None:
             f"The class {cls.__name__} has the batched method {batched[0]!r}, so it cannot have other methods: "
             "a container runs one batch at a time. Move them to a class of their own."
         )
+
+
+def _check_hook(name: str, hook: Callable[..., Any], arguments: tuple[Any, ...]) -> None:
+    """Refuse what could only fail in a container, or silently do nothing there."""
+    if inspect.isgeneratorfunction(hook) or inspect.isasyncgenfunction(hook):
+        raise InvalidError(f"The hook {name} yields, so nothing of it would run: hooks are plain functions.")
+    if not inspect.isfunction(hook):
+        return
+    try:
+        inspect.signature(hook).bind(None, *arguments)
+    except TypeError:
+        raise InvalidError(
+            f"The hook {name} is called with no argument but self; give what it needs as a modal.parameter() of the "
+            "class."
+        ) from None
+
+
+def exit_arguments(hook: Callable[..., Any]) -> tuple[Any, ...]:
+    """Exit hooks used to be given an exception's type, value and traceback; there is none."""
+    code = getattr(hook, "__code__", None)
+    return (None, None, None) if code is not None and code.co_argcount == 4 and not hook.__defaults__ else ()
 
 
 def _conflicts(cls: type) -> Iterator[tuple[str, str]]:

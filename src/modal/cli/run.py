@@ -17,6 +17,7 @@ from typing import Any, Optional
 import click
 
 from .._output import create_output, using
+from .._running import Terminated
 from .errors import CliError, UserTraceback
 from .import_app import AppReference, Runnable, find_runnable, load_module
 from .options import EntrypointArguments, EntrypointCommand, build_parameters, collect_arguments, short_help
@@ -128,6 +129,10 @@ def _run_app(
             except KeyboardInterrupt:
                 _say_interrupted(runnable, detach)
                 raise
+            except Terminated:
+                if detach:
+                    _say_interrupted(runnable, detach)
+                raise
             except Exception as error:
                 raised = error
                 raise
@@ -181,7 +186,7 @@ def interruptible() -> Iterator[None]:
         os._exit(130)
 
     def on_terminate(signum: int, frame: Optional[FrameType]) -> None:
-        raise SystemExit(128 + signum)
+        raise Terminated(128 + signum)
 
     before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
     signal.signal(signal.SIGINT, on_interrupt)

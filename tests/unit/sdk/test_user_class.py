@@ -101,12 +101,12 @@ def test_an_instance_has_its_values_and_no_others() -> None:
 
 def test_parameters_travel_as_they_were_given() -> None:
     spec = user_class.spec_of(Derived)
-    data = user_class.pack_parameters(spec, (), {"second": "é", "first": 2**63 - 1}, False)
+    data = user_class.pack_parameters("C", spec, (), {"second": "é", "first": 2**63 - 1}, False)
     assert user_class.unpack_parameters(False, memoryview(data)) == ((), {"second": "é", "first": 2**63 - 1})
     pickled = ClassSpec(has_constructor=True)
-    data = user_class.pack_parameters(pickled, ([1],), {"a": {2}}, False)
+    data = user_class.pack_parameters("C", pickled, ([1],), {"a": {2}}, False)
     assert user_class.unpack_parameters(True, memoryview(data)) == (([1],), {"a": {2}})
-    assert user_class.pack_parameters(pickled, (), {}, False) == b""
+    assert user_class.pack_parameters("C", pickled, (), {}, False) == b""
 
 
 def constructor(*, args: bool) -> type:
@@ -121,6 +121,20 @@ def constructor(*, args: bool) -> type:
         def __init__(self) -> None: ...
 
     return Without
+
+
+def test_parameters_by_position_are_refused_when_only_the_description_of_a_class_is_known() -> None:
+    spec = ClassSpec({"run": MethodSpec(False)}, [ParameterSpec("first", "int", True, 1)])
+    with pytest.raises(InvalidError, match=r"given by name, as in Model\(name=value\)"):
+        user_class.pack_parameters("Model", spec, (5,), {}, False)
+
+
+def test_old_exit_hooks_may_take_an_exception() -> None:
+    class Old:
+        @modal.exit()
+        def leave(self, kind: Any, error: Any, traceback: Any) -> None: ...
+
+    modal.App().cls(serialized=True)(Old)
 
 
 def test_constructors_are_looked_at() -> None:
@@ -170,6 +184,23 @@ class HookAndMethod:
     def run(self) -> None: ...
 
 
+class HookWithArgument:
+    @modal.enter()
+    def load(self, path: str) -> None: ...
+
+
+class YieldingHook:
+    @modal.enter()
+    def load(self) -> Any:
+        yield
+
+
+class YieldingExit:
+    @modal.exit()
+    async def leave(self) -> Any:
+        yield
+
+
 class BatchedAndMore:
     @modal.batched(max_batch_size=2, wait_ms=1)
     def batch(self, xs: list[int]) -> Any: ...
@@ -192,6 +223,9 @@ class BatchedGenerator:
         (WrongDefault, "must be of type int, not '1'"),
         (Both, "both a constructor and modal.parameter"),
         (HookAndMethod, "is both a hook that runs on enter and a method"),
+        (HookWithArgument, r"HookWithArgument\.load is called with no argument but self"),
+        (YieldingHook, r"YieldingHook\.load yields"),
+        (YieldingExit, r"YieldingExit\.leave yields"),
         (BatchedAndMore, "cannot have other methods"),
         (BatchedGenerator, "is a generator"),
         (len, "decorates classes"),

@@ -20,6 +20,7 @@ def describe() -> dict[str, str]:
         "runc": _output("runc", "--version").split()[2],
         "buildah": _output("buildah", "--version").split()[2],
         "Ray": version_of("ray", "ray"),
+        "Dask": version_of("dask", "distributed"),
     }
 
 

@@ -234,7 +234,8 @@ def leftovers(data: Path) -> list[str]:
     layout = node_layout(data)
     found = [str(point) for top in (layout.run, layout.scratch) for point in mounts_below(top)]
     found += [name for _, name in socket.if_nameindex() if name.startswith(layout.interface_prefix)]
-    found += [str(path) for path in Path("/sys/fs/cgroup").glob(f"**/intermodal/{layout.key}")]
+    # Not by a glob, which fails when another group vanishes meanwhile.
+    found += [folder for folder, _, _ in os.walk("/sys/fs/cgroup") if folder.endswith(f"/intermodal/{layout.key}")]
     tables = subprocess.run(["nft", "list", "tables"], capture_output=True, text=True, check=True).stdout
     found += [line for line in tables.splitlines() if layout.key in line]
     found += [str(path) for path in (layout.run,) if path.exists()]

@@ -184,7 +184,10 @@ def test_a_killed_server_leaves_the_old_version_or_the_new(platform: Platform, p
         platform.intermodal("up").succeeded()
         wait_until(lambda: not platform.containers(), "what was left to be gone")
         assert "as it was committed" in platform.intermodal("volume", "verify", volume).succeeded().out
-        one, other = text(platform, volume, "a"), text(platform, volume, "b")
+        # The call that was interrupted may run again for a moment.
+        one = other = ""
+        while not one or text(platform, volume, "a") != one:
+            one, other = text(platform, volume, "a"), text(platform, volume, "b")
         assert len(one) % 1000 == len(other) % 1000 == 0
         assert int(one[: len(one) // 1000]) - int(other[: len(other) // 1000]) in (0, 1)
 

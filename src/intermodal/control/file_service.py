@@ -13,7 +13,7 @@ from typing import Any, Protocol
 from intermodal.control.named_service import NamedService
 from intermodal.control.rpc import Context, Dispatcher, ServerStream
 from intermodal.model.errors import DiskFull, RuntimeFailure
-from intermodal.volumes.files import Found, Tree
+from intermodal.volumes.files import Found, Tree, shown
 from modal._wire.messages.common import Empty
 from modal._wire.messages.files import (
     FILE_READ,
@@ -205,7 +205,7 @@ async def _do(work: Any, *args: Any) -> Any:
 def _take(found: Iterator[Found]) -> list[FileInfo]:
     part = []
     for entry in found:
-        part.append(FileInfo(entry.path, FileKind(entry.kind), entry.size, entry.mtime))
+        part.append(FileInfo(shown(entry.path), FileKind(entry.kind), entry.size, entry.mtime))
         if len(part) == _ENTRIES:
             break
     return part

@@ -33,6 +33,7 @@ _SYS_MOVE_MOUNT = 429
 _SYS_MOUNT_SETATTR = 442
 _SYS_OPENAT2 = 437
 _RESOLVE_NO_MAGICLINKS = 0x02
+_RESOLVE_NO_SYMLINKS = 0x04
 _RESOLVE_IN_ROOT = 0x10
 _PR_SET_CHILD_SUBREAPER = 36
 _PR_SET_PDEATHSIG = 1
@@ -133,15 +134,17 @@ def attach_mount(tree: int, target: Path) -> None:
     )
 
 
-def open_in_root(root: int, path: str, flags: int, mode: int = 0) -> int:
+def open_in_root(root: int, path: str, flags: int, mode: int = 0, *, links: bool = True) -> int:
     """Open `path` below the directory `root` (a descriptor): for links and ``..`` that is all of the file system.
+
+    Without `links` a path with a link in it is refused (ELOOP).
 
     Returns a descriptor that is closed on exec. Raises OSError.
     """
     how = _OpenHow(
         flags=flags | os.O_CLOEXEC,
         mode=mode if flags & os.O_CREAT else 0,
-        resolve=_RESOLVE_IN_ROOT | _RESOLVE_NO_MAGICLINKS,
+        resolve=_RESOLVE_IN_ROOT | _RESOLVE_NO_MAGICLINKS | (0 if links else _RESOLVE_NO_SYMLINKS),
     )
     result = _libc.syscall(_SYS_OPENAT2, root, os.fsencode(path), ctypes.byref(how), ctypes.sizeof(how))
     if result < 0:

@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import ctypes
+import errno
 import os
+import shutil
 import stat
+import subprocess
 from collections.abc import Sequence
 from pathlib import Path
 
+from intermodal.volumes.changes import Change, opened
 from intermodal.volumes.entries import OPAQUE, WHITEOUT
 
 _libc = ctypes.CDLL(None, use_errno=True)
 #: More files than this are made durable together with everything else on their file system.
 _ONE_BY_ONE = 64
-_REDIRECT = "trusted.overlay.redirect"  # where a directory that was renamed has its content
+_ORIGIN = "trusted.overlay.origin"  # what a directory was copied from; empty: that is not known
 _COPY = 64 * 1024 * 1024  # bytes the kernel copies at a time
 
 
@@ -60,38 +64,82 @@ def _sync(path: Path) -> None:
         os.close(descriptor)
 
 
-def copy_entries(source: Path, target: Path, paths: Sequence[str], gone: Sequence[str]) -> None:
-    """Make a layer of some entries of another, with whiteouts for what is gone. Raises OSError.
+def copy_changes(source: Path, target: Path, found: Sequence[Change], gone: Sequence[str], opaque: set[str]) -> None:
+    """Make a layer of some changes of a writable directory, with whiteouts for what is gone. Raises OSError.
+
+    The source may be changed meanwhile by whoever has it mounted: links in it are not followed, and what is not what it
+    was when it was looked at is left out.
 
     Args:
         target: the new layer's root; made.
-        paths: what to copy, parents first. Parents that are not among them are made like the originals, but without
-            the marks of overlayfs: those are in the layer that they were committed with.
+        found: what to copy, parents first. Parents that are not among them are made like the originals.
         gone: what the new layer deletes from those below.
+        opaque: the directories in it that hide what is below.
     """
     target.mkdir()
-    _take_over(source, target)
-    for path in paths:
-        _parents(source, target, path)
-        _copy(source / path, target / path)
-    for path in sorted(gone):
-        try:
-            _parents(source, target, path)
-            os.mknod(target / path, stat.S_IFCHR | 0o600, WHITEOUT)
-        except (FileNotFoundError, FileExistsError, NotADirectoryError):
-            continue  # it went with its directory
+    take_over(source, target, source.lstat())
+    root = os.open(source, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        for change in found:
+            if not _has_parents(root, target, change.path):
+                continue
+            if change.below is not None:
+                link(change, target / change.path)
+                continue
+            _copy_from(root, target, change.path)
+            if change.path in opaque and _is_directory(target / change.path):
+                os.setxattr(target / change.path, OPAQUE, b"y")
+            if change.is_whiteout:
+                _may_have_whiteouts((target / change.path).parent)
+        for path in sorted(gone):
+            # Else it went with its directory.
+            if _has_parents(root, target, path) and not os.path.lexists(target / path):
+                os.mknod(target / path, stat.S_IFCHR | 0o600, WHITEOUT)
+                _may_have_whiteouts((target / path).parent)
+    finally:
+        os.close(root)
 
 
-def _parents(source: Path, target: Path, path: str) -> None:
+def _may_have_whiteouts(folder: Path) -> None:
+    """Else the kernel lists them as entries, where there is no such directory in the layers below."""
+    os.setxattr(folder, _ORIGIN, b"")
+
+
+def link(change: Change, target: Path) -> None:
+    """Show at `target` what a layer has elsewhere: a directory by a new one, anything else by a further name."""
+    assert change.below is not None
+    if not change.is_directory:
+        os.link(change.below, target, follow_symlinks=False)
+        return
+    target.mkdir()
+    take_over(change.below, target, change.status)
+
+
+def _has_parents(root: int, target: Path, path: str) -> bool:
+    """Make the parents of a path in `target` like those in the source; False if it cannot have them."""
     folder = ""
     for name in path.split("/")[:-1]:
         folder = f"{folder}/{name}" if folder else name
-        if not (target / folder).exists():
-            _copy(source / folder, target / folder, marks=False)
+        if not os.path.lexists(target / folder):
+            _copy_from(root, target, folder)
+        if not _is_directory(target / folder):
+            return False
+    return True
 
 
-def _copy(source: Path, target: Path, *, marks: bool = True) -> None:
-    """Copy one entry; a directory without what is in it. What is deleted meanwhile is left out."""
+def _is_directory(path: Path) -> bool:
+    return path.is_dir() and not path.is_symlink()
+
+
+def _copy_from(root: int, target: Path, path: str) -> None:
+    folder, _, name = path.rpartition("/")
+    with opened(root, folder) as descriptor:
+        if descriptor is not None:
+            _copy(Path(f"/proc/self/fd/{descriptor}") / name, target / path)
+
+
+def _copy(source: Path, target: Path) -> None:
+    """Copy one entry; a directory without what is in it. What is deleted or replaced meanwhile is left out."""
     try:
         status = source.lstat()
         mode = status.st_mode
@@ -100,19 +148,26 @@ def _copy(source: Path, target: Path, *, marks: bool = True) -> None:
         elif stat.S_ISLNK(mode):
             target.symlink_to(source.readlink())
         elif stat.S_ISREG(mode):
-            copy_file(source, target)
+            reading = os.open(source, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+            try:
+                status = os.fstat(reading)
+                if not stat.S_ISREG(status.st_mode):
+                    return
+                copy_file(reading, target)
+            finally:
+                os.close(reading)
         elif stat.S_ISSOCK(mode):
             return  # nobody listens at a copy
         else:
             os.mknod(target, mode, status.st_rdev)
-        _take_over(source, target, marks=marks)
-    except FileNotFoundError:
-        return
+        take_over(source, target, status)
+    except OSError as error:
+        if error.errno not in (errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.EINVAL):
+            raise
 
 
-def copy_file(source: Path, target: Path) -> None:
+def copy_file(reading: int, target: Path) -> None:
     """Copy the data of a regular file: shared blocks where the file system can, holes as holes. Raises OSError."""
-    reading = os.open(source, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
     writing = os.open(target, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
     try:
         size = os.fstat(reading).st_size
@@ -120,9 +175,9 @@ def copy_file(source: Path, target: Path) -> None:
         while position < size:
             try:
                 position = os.lseek(reading, position, os.SEEK_DATA)
-            except OSError:  # ENXIO: a hole until the end
+                end = min(size, os.lseek(reading, position, os.SEEK_HOLE))
+            except OSError:  # ENXIO: a hole until the end, or it became shorter
                 break
-            end = min(size, os.lseek(reading, position, os.SEEK_HOLE))
             while position < end:
                 copied = os.copy_file_range(reading, writing, min(_COPY, end - position), position, position)
                 if not copied:  # it became shorter while it was read
@@ -130,22 +185,27 @@ def copy_file(source: Path, target: Path) -> None:
                 position += copied
         os.ftruncate(writing, size)
     finally:
-        os.close(reading)
         os.close(writing)
 
 
-def _take_over(source: Path, target: Path, *, marks: bool = True) -> None:
-    """Give the target the owner, mode, times and (with `marks`) overlay marks of the source."""
-    status = source.lstat()
+def take_over(source: Path, target: Path, status: os.stat_result) -> None:
+    """Give the target the owner, mode and times of `status`, and the user's attributes of the source."""
     os.chown(target, status.st_uid, status.st_gid, follow_symlinks=False)
     if not stat.S_ISLNK(status.st_mode):
         target.chmod(stat.S_IMODE(status.st_mode))
     for name in os.listxattr(source, follow_symlinks=False):
-        # The origin names the entry below that this one was copied from, by its inode: of no use elsewhere.
-        if name.startswith("user.") or (marks and name in (OPAQUE, _REDIRECT)):
+        if name.startswith("user."):
             value = os.getxattr(source, name, follow_symlinks=False)
             os.setxattr(target, name, value, follow_symlinks=False)
     os.utime(target, ns=(status.st_atime_ns, status.st_mtime_ns), follow_symlinks=False)
 
 
-__all__ = ["copy_entries", "copy_file", "sync_tree", "write"]
+def remove_tree(path: Path) -> None:
+    """Delete a tree, however deep; what cannot be deleted stays."""
+    try:
+        shutil.rmtree(path, ignore_errors=True)
+    except RecursionError:
+        subprocess.run(["rm", "-rf", "--", path], check=False, stderr=subprocess.DEVNULL)
+
+
+__all__ = ["copy_changes", "link", "remove_tree", "sync_tree", "take_over", "write"]

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import fnmatch
 import os
 import posixpath
 import re
@@ -17,6 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from intermodal.runtimes.syscalls import open_in_root
+from intermodal.volumes.durable import remove_tree
 from modal.exception import InvalidError, NotFoundError
 
 _PATH_LIMIT = 4096
@@ -30,6 +32,11 @@ class Found:
     kind: str  #: "file", "directory", "link", "fifo", "socket" or "device"
     size: int
     mtime: int  #: seconds since the epoch
+
+
+def shown(path: str) -> str:
+    """A path as text: bytes of it that are not UTF-8 as ``\\xff``."""
+    return os.fsencode(path).decode("utf-8", "backslashreplace")
 
 
 class Tree:
@@ -84,12 +91,13 @@ class Tree:
 
     def match(self, pattern: str) -> Iterator[Found]:
         """The entries whose path matches a glob: `*` within a name, `**` over any number of directories."""
-        fits = re.compile(_glob(clean(pattern)))
-        fixed = posixpath.dirname(clean(pattern).partition("*")[0])
+        pattern = clean(pattern)
+        parts = [None if part == "**" else re.compile(fnmatch.translate(part)) for part in pattern.split("/")]
+        fixed = posixpath.dirname(re.split(r"[*?\[]", pattern, maxsplit=1)[0])
         if fixed and self._follow(fixed) is None:
             return
         for entry in self.entries(fixed, True):
-            if fits.fullmatch(entry.path):
+            if _fits(parts, entry.path.split("/")):
                 yield entry
 
     def open(self, path: str) -> int:
@@ -168,7 +176,10 @@ class Tree:
             if not stat.S_ISDIR(there.st_mode):
                 os.unlink(name, dir_fd=folder)
             elif recursive:
-                shutil.rmtree(name, dir_fd=folder)
+                try:
+                    shutil.rmtree(name, dir_fd=folder)
+                except RecursionError:
+                    remove_tree(Path(f"/proc/{os.getpid()}/fd/{folder}") / name)
             else:
                 raise InvalidError(f"{'/' + path!r} is a directory; remove it with recursive=True (`--recursive`).")
 
@@ -270,6 +281,8 @@ class Tree:
             descriptor = open_in_root(self._root, path or ".", os.O_RDONLY | os.O_DIRECTORY)
         except (FileNotFoundError, NotADirectoryError):  # deleted meanwhile
             return []
+        except OSError as error:
+            raise _refused(path, error) from None
         try:
             found = []
             with os.scandir(descriptor) as entries:
@@ -320,20 +333,24 @@ def _refused(path: str, error: OSError) -> InvalidError:
     return InvalidError(f"{'/' + path[:100]!r} cannot be used: {error.strerror}.")
 
 
-def _glob(pattern: str) -> str:
-    """The regular expression of a glob with `**`."""
-    text = ""
-    for part in re.split(r"(\*\*/|\*\*|\*|\?|\[!?[^\]/]+\])", pattern):
-        if part == "**/":
-            text += "(?:.*/)?"
-        elif part == "**":
-            text += ".*"
-        elif part == "*":
-            text += "[^/]*"
-        elif part == "?":
-            text += "[^/]"
-        elif part.startswith("[") and part.endswith("]"):
-            text += f"[{'^' if part[1] == '!' else ''}{re.escape(part.strip('[]!')).replace(chr(92) + '-', '-')}]"
-        else:
-            text += re.escape(part)
-    return text
+def _fits(parts: list[re.Pattern[str] | None], names: list[str]) -> bool:
+    """Whether the names of a path fit the parts of a glob, of which None is any number of directories."""
+
+    def passed(positions: set[int]) -> set[int]:
+        found = set(positions)
+        for position in range(len(parts)):
+            if position in found and parts[position] is None:
+                found.add(position + 1)
+        return found
+
+    positions = passed({0})
+    for name in names:
+        after = set()
+        for position in positions:
+            part = parts[position] if position < len(parts) else re.compile("(?!)")
+            if part is None:
+                after.add(position)
+            elif part.fullmatch(name):
+                after.add(position + 1)
+        positions = passed(after)
+    return len(parts) in positions

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
 import stat
 from collections.abc import Iterator
@@ -10,8 +11,12 @@ from pathlib import Path
 
 from intermodal.overlay.mounts import mount_overlay
 from intermodal.runtimes.syscalls import MS_NODEV, MS_NOSUID, MS_RDONLY, unmount
+from intermodal.volumes.durable import remove_tree, take_over
 from intermodal.volumes.entries import kind_of, walk
-from intermodal.volumes.store import MERGE_ABOVE, VolumeStore
+from intermodal.volumes.store import MERGE_ABOVE, Session, Version, VolumeStore
+from modal.exception import Error
+
+log = logging.getLogger(__name__)
 
 #: A new directory's name must not be looked for below it later; renames of directories must work; layers are moved.
 OPTIONS = "redirect_dir=on,index=off,metacopy=off,xino=off"
@@ -44,12 +49,8 @@ class VolumeMounts:
             if len(layers) == 1:
                 yield layers[0]
                 return
-            with self._mount_point() as target:
-                mount_overlay(layers, None, target, flags=FLAGS | MS_RDONLY, options=OPTIONS)
-                try:
-                    yield target
-                finally:
-                    unmount(target)
+            with self._read_only(layers) as root:
+                yield root
 
     @contextlib.contextmanager
     def writing(self, volume_id: str) -> Iterator[Path]:
@@ -64,31 +65,65 @@ class VolumeMounts:
                 finally:
                     unmount(target)
             if self._store.has_changes(session):
-                self._store.publish(volume_id, self._store.detach(session))
+                self._store.detach(session)
+                self._store.commit(session)
         finally:
+            self._store.discard(session)
             self._store.close(session)
-        self.merge_if_due(volume_id)
+        self.tidy(volume_id)
 
-    def merge_if_due(self, volume_id: str) -> bool:
-        """Merge the layers of a version that has many into one, without copying data."""
+    def tidy(self, volume_id: str, session: Session | None = None) -> None:
+        """Merge what is due to be merged, of the version and of what a session is mounted on. That may fail."""
+        try:
+            self.merge_if_due(volume_id)
+            if session is not None:
+                self.merge_below_if_due(session)
+        except (OSError, Error) as error:
+            log.warning("the layers of volume %s could not be merged: %s", volume_id, error)
+
+    def merge_if_due(self, volume_id: str, above: int = MERGE_ABOVE) -> bool:
+        """Merge the layers of a version that has more than `above` into one, without copying data."""
         with contextlib.ExitStack() as stack:
             version = stack.enter_context(self._store.held(volume_id))
-            if len(version.layers) <= MERGE_ABOVE:
+            if len(version.layers) <= above:
                 return False
-            root = stack.enter_context(self.reading(volume_id))
-            if self._store.version(volume_id) != version:
-                return False  # next time
             layer = self._store.new_layer(volume_id)
-            draft = self._store.pending(volume_id, f"{layer}.draft")
-            sources = {
-                status.st_ino: path / name
-                for path in self._store.layers(volume_id, version)
-                for name, status in walk(path)
-                if stat.S_ISREG(status.st_mode)
-            }
-            _link_tree(root, draft, sources)
-            draft.rename(self._store.pending(volume_id, layer))
-            return self._store.replace_layers(volume_id, version, layer)
+            draft = stack.enter_context(self._merged(volume_id, version, layer))
+            return self._store.replace_layers(volume_id, version, layer, draft)
+
+    def merge_below_if_due(self, session: Session, above: int = MERGE_ABOVE) -> bool:
+        """The same with the layers that a session is mounted on: there are more with each of its commits."""
+        version = session.version
+        if len(version.layers) <= above or session.merged is not None or session.unpublished:
+            return False
+        layer = self._store.new_layer(session.volume_id)
+        with self._merged(session.volume_id, version, layer) as draft:
+            self._store.adopt(session, layer, draft)
+        return True
+
+    @contextlib.contextmanager
+    def _merged(self, volume_id: str, version: Version, layer: str) -> Iterator[Path]:
+        """A draft of a layer with the files of a version. What is not taken away while the block runs is deleted."""
+        draft = self._store.draft(volume_id, layer)
+        layers = self._store.layers(volume_id, version)
+        sources = {
+            status.st_ino: path / name for path in layers for name, status in walk(path) if stat.S_ISREG(status.st_mode)
+        }
+        try:
+            with self._read_only(layers) as root:
+                _link_tree(root, draft, sources)
+            yield draft
+        finally:
+            remove_tree(draft)
+
+    @contextlib.contextmanager
+    def _read_only(self, layers: list[Path]) -> Iterator[Path]:
+        with self._mount_point() as target:
+            mount_overlay(layers, None, target, flags=FLAGS | MS_RDONLY, options=OPTIONS)
+            try:
+                yield target
+            finally:
+                unmount(target)
 
     @contextlib.contextmanager
     def _mount_point(self) -> Iterator[Path]:
@@ -106,10 +141,7 @@ def _link_tree(root: Path, target: Path, sources: dict[int, Path]) -> None:
     The overlay shows a file under the inode number that it has in its layer, as all layers are on one file system.
     """
     target.mkdir()
-    top = root.stat()
-    os.chown(target, top.st_uid, top.st_gid)
-    target.chmod(stat.S_IMODE(top.st_mode))
-    folders = []
+    folders = [(root, target, root.stat())]
     for path, status in walk(root):
         made = target / path
         kind = kind_of(status)
@@ -118,18 +150,17 @@ def _link_tree(root: Path, target: Path, sources: dict[int, Path]) -> None:
             continue
         if kind == "directory":
             made.mkdir()
-            folders.append((made, status))
-        elif kind == "link":
+            folders.append((root / path, made, status))
+            continue
+        if kind == "link":
             made.symlink_to((root / path).readlink())
         elif stat.S_ISFIFO(status.st_mode):
             os.mkfifo(made)
         else:
             continue  # a socket that nobody listens at
-        os.chown(made, status.st_uid, status.st_gid, follow_symlinks=False)
-        if kind != "link":
-            made.chmod(stat.S_IMODE(status.st_mode))
-    for made, status in reversed(folders):
-        os.utime(made, ns=(status.st_atime_ns, status.st_mtime_ns))
+        take_over(root / path, made, status)
+    for source, made, status in reversed(folders):
+        take_over(source, made, status)
 
 
 __all__ = ["FLAGS", "OPTIONS", "VolumeMounts"]

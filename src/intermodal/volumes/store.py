@@ -15,19 +15,21 @@ are committed when the next one starts. What is put on top last wins, file by fi
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
 import os
 import re
-import shutil
+import stat
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
-from intermodal.overlay.layer_tree import LayerTree
-from intermodal.volumes import durable
-from intermodal.volumes.entries import OPAQUE, Entry, entries_of, is_opaque, kind_of, walk
+from intermodal.volumes.changes import REDIRECT, Change, Layers, changes
+from intermodal.volumes.durable import copy_changes, link, remove_tree, sync_tree, write
+from intermodal.volumes.entries import OPAQUE, Entry, entries_of
 from modal.exception import NotFoundError
 
 #: A version of more layers is merged into one.
@@ -51,9 +53,13 @@ class Session:
     session_id: str
     folder: Path
     version: Version
-    #: What earlier copies of the writable directory have committed: path -> (inode, size, mtime, ctime).
-    copied: dict[str, tuple[int, int, int, int]] = field(default_factory=dict)
+    #: What earlier copies of the writable directory have committed: path -> what tells whether it has changed.
+    copied: dict[str, tuple[Any, ...]] = field(default_factory=dict)
     copies: list[str] = field(default_factory=list)  #: the layers that they made, oldest first
+    unpublished: list[str] = field(default_factory=list)  #: pending layers, oldest first
+    #: The lowest layers of the version, and one that stands for them from the next mount on.
+    merged: tuple[tuple[str, ...], str] | None = None
+    unused: tuple[str, ...] = ()  #: layers that it has held, and needs no more
 
     @property
     def upper(self) -> Path:
@@ -130,10 +136,10 @@ class VolumeStore:
     def hold(self, volume_id: str) -> Version:
         """The current version, whose layers stay until `let_go`. Raises `NotFoundError`."""
         with self._lock(volume_id):
-            if volume_id in self._deleted:
-                raise NotFoundError(f"There is no volume {volume_id}; it was deleted.")
             version = self.version(volume_id)
             with self._guard:
+                if volume_id in self._deleted:
+                    raise NotFoundError(f"There is no volume {volume_id}; it was deleted.")
                 counts = self._used.setdefault(volume_id, {})
                 for layer in (*version.layers, "empty"):
                     counts[layer] = counts.get(layer, 0) + 1
@@ -141,9 +147,12 @@ class VolumeStore:
 
     def let_go(self, volume_id: str, version: Version) -> None:
         """The end of one `hold`. Deletes layers that nothing needs any more."""
+        self._let_go(volume_id, (*version.layers, "empty"))
+
+    def _let_go(self, volume_id: str, layers: Sequence[str]) -> None:
         with self._guard:
             counts = self._used.get(volume_id, {})
-            for layer in (*version.layers, "empty"):
+            for layer in layers:
                 counts[layer] -= 1
                 if not counts[layer]:
                     del counts[layer]
@@ -159,106 +168,196 @@ class VolumeStore:
         """Begin a mount that writes. Raises `NotFoundError`."""
         version = self.hold(volume_id)
         session = Session(volume_id, session_id, self._folder(volume_id) / "open" / session_id, version)
-        _make_writable(session.folder, self._owner)
+        try:
+            remove_tree(session.folder)
+            session.upper.mkdir(parents=True)
+            self._like_below(session, session.upper)
+            _make_work(session.folder)
+            self._remember(session)
+        except BaseException:
+            self.close(session)
+            raise
         return session
 
-    def close(self, session: Session) -> None:
-        """The mount has ended; what it has not committed is gone."""
-        shutil.rmtree(session.folder, ignore_errors=True)
-        self._fold_copies(session)
-        self.let_go(session.volume_id, session.version)
+    def close(self, session: Session, *, keep: bool = False) -> None:
+        """The mount has ended. What could not be published is when the server starts next; what else it has is gone.
+
+        With `keep` that is committed when the server starts next, too.
+        """
+        if keep:
+            return
+        remove_tree(session.folder)
+        self._let_go(session.volume_id, self._held(session))
 
     # -- commits -----------------------------------------------------------------------------------------------
 
     def has_changes(self, session: Session) -> bool:
         """Whether there is something that is not committed."""
+        return bool(session.unpublished) or self.has_writes(session)
+
+    def has_writes(self, session: Session) -> bool:
+        """Whether something was written since it was last detached or copied."""
         if not session.copied:
             return any(True for _ in session.upper.iterdir())
-        return self._delta(session) != ([], [])
+        changed, gone, _ = self._delta(session, self._changes(session))
+        return bool(changed or gone)
 
-    def detach(self, session: Session) -> str:
-        """Take the writable directory as a pending layer and give the session an empty one; returns the layer's id.
+    def detach(self, session: Session) -> None:
+        """Take the writable directory as a pending layer and give the session an empty one.
 
         The layer is the topmost of the session's version then. Nothing may write to the mount meanwhile or afterwards;
         it is mounted anew on the layers of that version.
+
+        Raises:
+            OSError: the session has its writable directory still, and can be mounted again.
         """
         layer = self.new_layer(session.volume_id)
-        pending = self._folder(session.volume_id) / "pending" / layer
+        pending = self.pending(session.volume_id, layer)
         if session.copied:
-            changed, gone = self._delta(session)
-            draft = pending.with_name(f"{layer}.draft")
-            durable.copy_entries(session.upper, draft, changed, gone)
-            self._drop_needless_opaque(session, draft, changed)
-            draft.rename(pending)
-            shutil.rmtree(session.upper)
+            found = self._changes(session)
+            self._copy_delta(session, layer, found, self._delta(session, found))
         else:
-            self._drop_needless_opaque(session, session.upper, (path for path, _ in walk(session.upper)))
-            session.upper.rename(pending)
-        self._fold_copies(session)
-        self._put_on_top(session, layer)
-        _make_writable(session.folder, self._owner)
-        return layer
+            self._settle(session.upper, session.volume_id, session.version)
+        before, moved = session.version, False
+        aside = session.folder / "old" if session.copied else pending
+        try:
+            new = session.folder / "new"
+            remove_tree(new)
+            new.mkdir()
+            session.version = Version(before.number, (layer, *reversed(session.copies), *self._lowest(session)))
+            self._like_below(session, new, pending if session.copied else session.upper)
+            self._remember(session)
+            session.upper.rename(aside)
+            moved = True
+            new.rename(session.upper)
+        except BaseException:
+            session.version = before
+            if moved:
+                aside.rename(session.upper)
+            if session.copied:
+                remove_tree(pending)
+            with contextlib.suppress(OSError):
+                self._remember(session)
+            raise
+        if session.merged is not None:
+            session.unused, session.merged = (*session.unused, *session.merged[0]), None
+        session.copied, session.copies = {}, []
+        self._count(session.volume_id, layer)
+        session.unpublished.append(layer)
+        remove_tree(session.folder / "old")
 
-    def copy(self, session: Session) -> str | None:
-        """Copy what has changed since the last copy as a pending layer; its id, or None when nothing has changed.
+    def copy(self, session: Session) -> bool:
+        """Copy what has changed since the last copy as a pending layer; False when nothing has changed.
 
-        For a mount that is in use: a file that is being written is copied as it is now.
+        For a mount that is in use: a file that is being written is copied as it is now. Raises OSError.
         """
-        seen = {path: _print(status) for path, status in walk(session.upper)}
-        changed, gone = self._delta(session, seen)
-        if not changed and not gone:
-            return None
+        found = self._changes(session)
+        delta = self._delta(session, found)
+        if not delta[0] and not delta[1]:
+            return False
         layer = self.new_layer(session.volume_id)
-        pending = self._folder(session.volume_id) / "pending" / layer
-        draft = pending.with_name(f"{layer}.draft")
-        durable.copy_entries(session.upper, draft, changed, gone)
-        self._drop_needless_opaque(session, draft, changed)
-        draft.rename(pending)
-        session.copied = seen
+        self._copy_delta(session, layer, found, delta)
+        session.copied = {change.path: _print(change) for change in found}
         session.copies.append(layer)
         self._count(session.volume_id, layer)
-        return layer
+        session.unpublished.append(layer)
+        return True
+
+    def commit(self, session: Session) -> None:
+        """Publish what was detached or copied. What could not be published is tried again at the next commit.
+
+        Raises:
+            NotFoundError: the volume was deleted.
+            OSError: the disk failed; the version is one before.
+        """
+        while session.unpublished:
+            self.publish(session.volume_id, session.unpublished[0])
+            session.unpublished.pop(0)
+        unused, session.unused = session.unused, ()
+        if unused:
+            self._let_go(session.volume_id, unused)
 
     def publish(self, volume_id: str, layer: str) -> Version:
         """Make a pending layer the topmost one of the volume; returns when that is durable.
 
         Raises:
             NotFoundError: the volume was deleted.
-            OSError: the disk failed; the version is the one before.
+            OSError: the disk failed; the version is the one before, or the layer is its topmost already.
         """
         folder = self._folder(volume_id)
         pending = folder / "pending" / layer
         if volume_id in self._deleted:
-            shutil.rmtree(pending, ignore_errors=True)
             raise NotFoundError(f"There is no volume {volume_id}; it was deleted.")
-        entries = entries_of(pending, self._pool)
-        durable.sync_tree(pending, [entry.path for entry in entries if entry.kind == "file"])
-        manifest = json.dumps([entry.to_json() for entry in entries], ensure_ascii=False).encode(
-            "utf-8", "surrogateescape"
-        )
-        durable.write(folder / "manifests" / layer, manifest)
+        if pending.exists():
+            self._write_manifest(volume_id, layer, pending)
         with self._lock(volume_id):
-            pending.rename(folder / "layers" / layer)
             before = self.version(volume_id)
-            version = Version(before.number + 1, (layer, *before.layers))
-            self._write_version(volume_id, version)
+            version = before
+            if layer not in before.layers:
+                version = Version(before.number + 1, (layer, *before.layers))
+                pending.rename(folder / "layers" / layer)
+            try:
+                self._write_version(volume_id, version)
+            except OSError:
+                if self.version(volume_id) == before and layer not in before.layers:
+                    (folder / "layers" / layer).rename(pending)
+                raise
         return version
+
+    def discard(self, session: Session) -> None:
+        """Forget what could not be published: nobody has it mounted, and it is not to be tried again."""
+        for layer in session.unpublished:
+            remove_tree(self.pending(session.volume_id, layer))
+        session.unpublished = []
 
     def rebase(self, session: Session) -> list[Path]:
         """Let the session, which is not mounted now, go on from the current version. What is not committed is gone.
 
-        Returns the layers to mount it on, topmost first.
+        Returns the layers to mount it on, topmost first. Raises `NotFoundError`, OSError: it is as it was.
         """
-        self._fold_copies(session)
-        before = session.version
-        _make_writable(session.folder, self._owner)
-        session.version = self.hold(session.volume_id)
-        self.let_go(session.volume_id, before)
+        now = self.hold(session.volume_id)
+        before, held = session.version, self._held(session)
+        old = session.folder / "old"
+        session.version = now
+        try:
+            session.upper.rename(old)
+            session.upper.mkdir()
+            self._like_below(session, session.upper)
+            self._remember(session)
+        except BaseException:
+            session.version = before
+            if old.exists():
+                remove_tree(session.upper)
+                old.rename(session.upper)
+            self.let_go(session.volume_id, now)
+            raise
+        remove_tree(old)
+        session.copied, session.copies, session.merged, session.unused = {}, [], None, ()
+        self._let_go(session.volume_id, held)
         return self.layers(session.volume_id, session.version)
+
+    def adopt(self, session: Session, layer: str, draft: Path) -> None:
+        """Let a draft of a layer stand for all that the session is mounted on, from its next mount on."""
+        with self._lock(session.volume_id):
+            self._count(session.volume_id, layer)
+            try:
+                draft.rename(self._folder(session.volume_id) / "layers" / layer)
+            except OSError:
+                self._let_go(session.volume_id, (layer,))
+                raise
+        session.merged = session.version.layers, layer
+
+    def make_mountable(self, session: Session) -> None:
+        """Make the session's directories fit to be mounted again. Raises OSError."""
+        _make_work(session.folder)
 
     def pending(self, volume_id: str, layer: str) -> Path:
         """Where a layer is before it is published."""
         return self._folder(volume_id) / "pending" / layer
+
+    def draft(self, volume_id: str, layer: str) -> Path:
+        """Where a layer is made that counts for nothing until it is whole."""
+        return self._folder(volume_id) / "pending" / f"{layer}.draft"
 
     # -- upkeep ------------------------------------------------------------------------------------------------
 
@@ -266,12 +365,14 @@ class VolumeStore:
         """Commit what a dead server left; returns how many layers that were. Only while nothing is mounted."""
         folder = self._folder(volume_id)
         for draft in folder.glob("pending/*.draft"):
-            shutil.rmtree(draft)
+            remove_tree(draft)
         for path in sorted((folder / "open").iterdir()):
             upper = path / "upper"
-            if upper.is_dir() and any(upper.iterdir()):
-                upper.rename(folder / "pending" / self.new_layer(volume_id))
-            shutil.rmtree(path)
+            old = path / "old"  # its changes are in a pending layer
+            if upper.is_dir() and any(upper.iterdir()) and not old.exists():
+                self._settle(upper, volume_id, _version_in(path))
+                upper.rename(self.pending(volume_id, self.new_layer(volume_id)))
+            remove_tree(path)
         layers = sorted(path.name for path in (folder / "pending").iterdir())
         for layer in layers:
             self.publish(volume_id, layer)
@@ -293,7 +394,7 @@ class VolumeStore:
                 (folder / "manifests" / path.name).unlink(missing_ok=True)
                 path.rename(folder / f"{path.name}.gone")
         for path in folder.glob("*.gone"):
-            shutil.rmtree(path, ignore_errors=True)
+            remove_tree(path)
         return len(gone)
 
     def manifest(self, volume_id: str, layer: str) -> list[Entry]:
@@ -301,21 +402,19 @@ class VolumeStore:
         data = (self._folder(volume_id) / "manifests" / layer).read_bytes().decode("utf-8", "surrogateescape")
         return [Entry.from_json(values) for values in json.loads(data)]
 
-    def replace_layers(self, volume_id: str, old: Version, layer: str) -> bool:
-        """Let a pending layer with the same files stand for all of `old`; False if there is a newer version."""
+    def replace_layers(self, volume_id: str, old: Version, layer: str, draft: Path) -> bool:
+        """Let a draft of a layer with the same files stand for all of `old`; False if there is a newer version."""
         folder = self._folder(volume_id)
-        entries = entries_of(folder / "pending" / layer, self._pool)
-        durable.sync_tree(folder / "pending" / layer, [entry.path for entry in entries if entry.kind == "file"])
-        self._write_manifest(volume_id, layer, entries)
+        self._write_manifest(volume_id, layer, draft)
         with self._lock(volume_id):
-            if self.version(volume_id) != old:
-                shutil.rmtree(folder / "pending" / layer)
-                (folder / "manifests" / layer).unlink(missing_ok=True)
-                return False
-            (folder / "pending" / layer).rename(folder / "layers" / layer)
-            self._write_version(volume_id, Version(old.number, (layer,)))
+            replaces = self.version(volume_id) == old and volume_id not in self._deleted
+            if replaces:
+                draft.rename(folder / "layers" / layer)
+                self._write_version(volume_id, Version(old.number, (layer,)))
+        if not replaces:
+            (folder / "manifests" / layer).unlink(missing_ok=True)
         self.collect(volume_id)
-        return True
+        return replaces
 
     @contextlib.contextmanager
     def held(self, volume_id: str) -> Iterator[Version]:
@@ -343,7 +442,7 @@ class VolumeStore:
             folder = self._folder(volume_id)
             counter = folder / "next"
             number = int(counter.read_text()) if counter.exists() else 1
-            durable.write(counter, str(number + 1).encode(), sync=False)
+            write(counter, str(number + 1).encode(), sync=False)
             return f"{number:010d}"
 
     def _count(self, volume_id: str, layer: str) -> None:
@@ -352,58 +451,129 @@ class VolumeStore:
             counts = self._used.setdefault(volume_id, {})
             counts[layer] = counts.get(layer, 0) + 1
 
-    def _put_on_top(self, session: Session, layer: str) -> None:
-        self._count(session.volume_id, layer)
-        session.version = Version(session.version.number, (layer, *session.version.layers))
+    def _held(self, session: Session) -> tuple[str, ...]:
+        """The layers that a session has counted."""
+        merged = () if session.merged is None else (session.merged[1],)
+        return (*session.copies, *session.version.layers, *session.unused, *merged, "empty")
 
-    def _fold_copies(self, session: Session) -> None:
-        """The copies are layers of the session's version, now that the directory they are copies of is no more."""
-        layers = (*reversed(session.copies), *session.version.layers)
-        session.version = Version(session.version.number, layers)
-        session.copied, session.copies = {}, []
+    def _lowest(self, session: Session) -> tuple[str, ...]:
+        """The layers that a session is mounted on from its next mount on."""
+        if session.merged is None:
+            return session.version.layers
+        old, layer = session.merged
+        return (*session.version.layers[: -len(old)], layer)
 
-    def _write_manifest(self, volume_id: str, layer: str, entries: list[Entry]) -> None:
+    def _write_manifest(self, volume_id: str, layer: str, root: Path) -> None:
+        """List what a layer has, and make that and the layer durable."""
+        entries = entries_of(root, self._pool)
+        sync_tree(root, [entry.path for entry in entries if entry.kind == "file"])
         text = json.dumps([entry.to_json() for entry in entries], ensure_ascii=False)
-        durable.write(self._folder(volume_id) / "manifests" / layer, text.encode("utf-8", "surrogateescape"))
+        write(self._folder(volume_id) / "manifests" / layer, text.encode("utf-8", "surrogateescape"))
 
     def _write_version(self, volume_id: str, version: Version) -> None:
         content = json.dumps({"number": version.number, "layers": version.layers}).encode()
-        durable.write(self._folder(volume_id) / "version.json", content)
+        write(self._folder(volume_id) / "version.json", content)
 
     def _remove(self, volume_id: str) -> None:
         folder = self._folder(volume_id)
         gone = self.root / f"{volume_id}.gone"
         with contextlib.suppress(FileNotFoundError):
             folder.rename(gone)
-        shutil.rmtree(gone, ignore_errors=True)
+        remove_tree(gone)
 
-    def _delta(
-        self, session: Session, seen: dict[str, tuple[int, int, int, int]] | None = None
-    ) -> tuple[list[str], list[str]]:
-        """What has changed since the last copy: paths to copy, and paths that were copied then and are gone."""
-        if seen is None:
-            seen = {path: _print(status) for path, status in walk(session.upper)}
-        changed = [path for path, mark in seen.items() if session.copied.get(path) != mark]
-        return changed, [path for path in session.copied if path not in seen]
+    def _changes(self, session: Session) -> list[Change]:
+        return list(changes(session.upper, self._below(session.volume_id, session.version)))
 
-    def _drop_needless_opaque(self, session: Session, root: Path, paths: Iterator[str] | list[str]) -> None:
-        """A directory that the version below did not have hides nothing there, and must hide nothing of others.
+    def _below(self, volume_id: str, version: Version) -> Layers:
+        return Layers(self.layers(volume_id, version))
 
-        The kernel marks new directories as opaque to save itself lookups; with the mark, files that another mount has
-        committed to a directory of the same name would be lost.
+    def _delta(self, session: Session, found: list[Change]) -> tuple[list[Change], list[str], set[str]]:
+        """What has changed since the last copy: what to copy, paths that were copied then and are gone, and which
+        directories hide what was there before."""
+        below = self._below(session.volume_id, session.version)
+        opaque = {
+            change.path
+            for change in found
+            if change.opaque and session.copied.get(change.path) != _print(change) and below.find(change.path)
+        }
+        paths = {
+            change.path
+            for change in found
+            if session.copied.get(change.path) != _print(change) or any(map(opaque.__contains__, _parents(change.path)))
+        }
+        # The parents that the writable directory has are found there; those of a renamed directory are not.
+        parents = {parent for path in paths for parent in _parents(path)}
+        changed = [one for one in found if one.path in paths or (one.below is not None and one.path in parents)]
+        present = {change.path for change in found}
+        return changed, [path for path in session.copied if path not in present], opaque
+
+    def _copy_delta(
+        self, session: Session, layer: str, found: list[Change], delta: tuple[list[Change], list[str], set[str]]
+    ) -> None:
+        changed, gone, opaque = delta
+        draft = self.draft(session.volume_id, layer)
+        try:
+            copy_changes(session.upper, draft, changed, gone, opaque)
+            draft.rename(self.pending(session.volume_id, layer))
+        except BaseException:
+            remove_tree(draft)
+            raise
+
+    def _settle(self, upper: Path, volume_id: str, version: Version) -> None:
+        """Make a writable directory, which nobody writes to any more, a layer that may lie on any other.
+
+        Renamed directories get their content. A directory that the version below did not have hides nothing there, and
+        must hide nothing of others: the kernel marks new directories as opaque to save itself lookups.
         """
-        below = LayerTree(self.layers(session.volume_id, session.version))
-        for path in paths:
-            full = root / path
-            if full.is_dir() and not full.is_symlink() and is_opaque(full) and below.find_entry(f"/{path}") is None:
-                os.removexattr(full, OPAQUE)
+        below = self._below(volume_id, version)
+        found = list(changes(upper, below))
+        for change in found:
+            if change.below is not None:
+                link(change, upper / change.path)
+        for change in found:
+            if not change.is_directory or change.below is not None:
+                continue
+            path = upper / change.path
+            if change.opaque and below.find(change.path) is not None:
+                os.setxattr(path, OPAQUE, b"y")
+            elif change.opaque:
+                _remove_mark(path, OPAQUE)
+            _remove_mark(path, REDIRECT)
+
+    def _like_below(self, session: Session, upper: Path, below: Path | None = None) -> None:
+        """A new writable directory has the owner and mode of the volume's root."""
+        status = (below or self.layers(session.volume_id, session.version)[0]).stat()
+        os.chown(upper, status.st_uid, status.st_gid)
+        upper.chmod(stat.S_IMODE(status.st_mode))
+
+    def _remember(self, session: Session) -> None:
+        """Write down what the session is mounted on, for a server that finds it dead."""
+        content = json.dumps({"number": session.version.number, "layers": session.version.layers}).encode()
+        write(session.folder / "version.json", content, sync=False)
 
 
-def _make_writable(folder: Path, owner: int) -> None:
-    for name in ("upper", "work"):
-        shutil.rmtree(folder / name, ignore_errors=True)
-        (folder / name).mkdir(parents=True)
-    _give(folder / "upper", owner)
+def _version_in(folder: Path) -> Version:
+    found = json.loads((folder / "version.json").read_bytes())
+    return Version(found["number"], tuple(found["layers"]))
+
+
+def _make_work(folder: Path) -> None:
+    """The kernel refuses a work directory that was used before."""
+    remove_tree(folder / "work")
+    (folder / "work").mkdir()
+
+
+def _remove_mark(path: Path, name: str) -> None:
+    try:
+        os.removexattr(path, name)
+    except OSError as error:
+        if error.errno != errno.ENODATA:
+            raise
+
+
+def _parents(path: str) -> list[str]:
+    names = path.split("/")
+    return ["/".join(names[:end]) for end in range(1, len(names))]
 
 
 def _give(folder: Path, owner: int) -> None:
@@ -411,8 +581,12 @@ def _give(folder: Path, owner: int) -> None:
     os.chown(folder, owner, owner)
 
 
-def _print(status: os.stat_result) -> tuple[int, int, int, int]:
+def _print(change: Change) -> tuple[Any, ...]:
     """What tells whether an entry is the same as before. A directory's times change with its entries."""
-    if kind_of(status) == "directory":
-        return status.st_ino, status.st_mode, status.st_uid, status.st_gid
-    return status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns
+    status = change.status
+    if change.is_whiteout:
+        return ()  # the kernel makes them names of one file
+    if change.is_directory:
+        return change.opaque, status.st_mode, status.st_uid, status.st_gid
+    ctime = 0 if change.below is not None else status.st_ctime_ns  # a further name of it changes that
+    return status.st_ino, status.st_size, status.st_mtime_ns, ctime

@@ -8,15 +8,13 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from mounted_volume import VOLUME, Mounted
 
-from intermodal.overlay.mounts import mount_overlay
 from intermodal.runtimes.syscalls import unmount
-from intermodal.volumes.mounts import FLAGS, OPTIONS, VolumeMounts
-from intermodal.volumes.store import MERGE_ABOVE, Session, VolumeStore
+from intermodal.volumes.mounts import VolumeMounts
+from intermodal.volumes.store import MERGE_ABOVE, VolumeStore
 from intermodal.volumes.verify import verify
 from modal.exception import NotFoundError
-
-VOLUME = "vo-" + "0" * 22
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="needs root to mount")
 
@@ -42,43 +40,6 @@ def content(mounts: VolumeMounts) -> dict[str, str]:
 def seen(one: Mounted) -> dict[str, str]:
     """The same as a mount shows it."""
     return {str(path.relative_to(one.root)): path.read_text() for path in sorted(one.root.rglob("*")) if path.is_file()}
-
-
-class Mounted:
-    """A mount as a container has one."""
-
-    def __init__(self, store: VolumeStore, name: str, folder: Path) -> None:
-        self.store, self.root = store, folder / name
-        self.root.mkdir()
-        self.session: Session = store.open(VOLUME, name)
-        self._mount(store.layers(VOLUME, self.session.version))
-
-    def _mount(self, layers: list[Path]) -> None:
-        mount_overlay(layers, self.session.folder, self.root, flags=FLAGS, options=OPTIONS)
-
-    def commit(self) -> None:
-        """By taking the writable directory."""
-        unmount(self.root)
-        layer = self.store.detach(self.session)
-        self._mount(self.store.layers(VOLUME, self.session.version))
-        self.store.publish(VOLUME, layer)
-
-    def copy(self) -> bool:
-        """By copying, with the mount in use."""
-        layer = self.store.copy(self.session)
-        if layer is not None:
-            self.store.publish(VOLUME, layer)
-        return layer is not None
-
-    def reload(self) -> None:
-        unmount(self.root)
-        if self.store.has_changes(self.session):
-            self.store.publish(VOLUME, self.store.detach(self.session))
-        self._mount(self.store.rebase(self.session))
-
-    def close(self) -> None:
-        unmount(self.root)
-        self.store.close(self.session)
 
 
 @pytest.fixture

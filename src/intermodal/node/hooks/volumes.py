@@ -17,7 +17,7 @@ import asyncio
 import contextlib
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -51,6 +51,7 @@ class _Mounted:
     lock: asyncio.Lock = field(default_factory=asyncio.Lock)
     is_mounted: bool = False
     copied_at: float = 0.0
+    is_away: str = ""  #: why it could not be mounted again after a commit
     said: str = ""  #: what kept it from being committed, when that was last said
 
 
@@ -132,13 +133,19 @@ class VolumesHook(Hook):
         if one.session is None:
             await asyncio.to_thread(self._volumes.let_go, one.wanted.object_id, one.version)
             return
+        keep = False
         try:
             if await asyncio.to_thread(self._volumes.has_changes, one.session):
-                await self._publish(one, await asyncio.to_thread(self._volumes.detach, one.session))
-        except (Error, OSError) as error:
+                if self._volumes.has_writes(one.session):
+                    await asyncio.to_thread(self._volumes.detach, one.session)
+                await self._publish(one, one.session)
+        except NotFoundError as error:
             self._failed(container, one, error)
+        except (Error, OSError) as error:
+            keep = bool(one.session.upper.exists())
+            self._failed(container, one, error, "It is tried again when the server starts next.")
         finally:
-            await asyncio.to_thread(self._volumes.close, one.session)
+            await asyncio.to_thread(self._volumes.close, one.session, keep=keep)
 
     # -- what containers ask for
 
@@ -161,10 +168,11 @@ class VolumesHook(Hook):
         return []
 
     def _find(self, container: Container, volume_id: str) -> list[_Mounted]:
-        found = [
-            one for one in self._mounted.get(container.id, []) if one.wanted.object_id == volume_id and one.is_mounted
-        ]
-        if not found:
+        found = [one for one in self._mounted.get(container.id, []) if one.wanted.object_id == volume_id]
+        for one in found:
+            if one.is_away:
+                raise RuntimeFailure(f"The volume at {one.wanted.path} could not be mounted again: {one.is_away}.")
+        if not found or not all(one.is_mounted or one.lock.locked() for one in found):
             raise InvalidError(
                 f"The volume {volume_id} is not mounted in this container: add it to the function's `volumes`."
             )
@@ -184,9 +192,11 @@ class VolumesHook(Hook):
 
     async def _commit_quietly(self, container: Container, one: _Mounted) -> None:
         """Commit unless the container is writing: then what it has is copied, from time to time."""
-        if not one.is_mounted or container.id not in self._containers:
+        if container.id not in self._containers:
             return
         try:
+            if one.is_away:
+                await asyncio.to_thread(self._mount_again, one)
             if one.session is None or not await asyncio.to_thread(self._volumes.has_changes, one.session):
                 return
             uses = await asyncio.to_thread(self._uses, container, one)
@@ -201,47 +211,47 @@ class VolumesHook(Hook):
         session = one.session
         if session is None or not await asyncio.to_thread(self._volumes.has_changes, session):
             return
-        layer: str | None
-        async with self._paused(container):
-            uses = await asyncio.to_thread(self._uses, container, one)
-            in_use = any(use.writes for use in uses)
-            layer = None if in_use else await asyncio.to_thread(self._switch, one, session)
-        if in_use:
-            layer = await asyncio.to_thread(self._volumes.copy, session)
-            one.copied_at = time.monotonic()
-        if layer is not None:
-            await self._publish(one, layer)
+        if await asyncio.to_thread(self._volumes.has_writes, session):
+            async with self._paused(container):
+                uses = await asyncio.to_thread(self._uses, container, one)
+                in_use = any(use.writes for use in uses)
+                if not in_use:
+                    await asyncio.to_thread(self._switch, one, session)
+            if in_use:
+                await asyncio.to_thread(self._volumes.copy, session)
+                one.copied_at = time.monotonic()
+        await self._publish(one, session)
 
-    def _switch(self, one: _Mounted, session: Session) -> str:
+    def _switch(self, one: _Mounted, session: Session) -> None:
         """Take the writable layer away, and mount an empty one over it."""
-        self._unmount(one)
-        layer = self._volumes.detach(session)
-        self._mount(one, self._layers(one))
-        return layer
+        with self._unmounted(one):
+            self._volumes.detach(session)
 
     def _renew(self, one: _Mounted) -> None:
         """Mount the latest version."""
         volume_id = one.wanted.object_id
-        self._unmount(one)
-        if one.session is None:
-            before, one.version = one.version, self._volumes.hold(volume_id)
-            self._volumes.let_go(volume_id, before)
-        else:
+        with self._unmounted(one):
+            if one.session is None:
+                before, one.version = one.version, self._volumes.hold(volume_id)
+                self._volumes.let_go(volume_id, before)
+                return
             if self._volumes.has_changes(one.session):
-                self._volumes.publish(volume_id, self._volumes.detach(one.session))
+                self._volumes.detach(one.session)
+                self._volumes.commit(one.session)
             self._volumes.rebase(one.session)
-        self._mount(one, self._layers(one))
 
-    async def _publish(self, one: _Mounted, layer: str) -> None:
-        await asyncio.to_thread(self._volumes.publish, one.wanted.object_id, layer)
+    async def _publish(self, one: _Mounted, session: Session) -> None:
+        await asyncio.to_thread(self._volumes.commit, session)
         one.said = ""
-        await asyncio.to_thread(self._mounts.merge_if_due, one.wanted.object_id)
+        await asyncio.to_thread(self._mounts.tidy, one.wanted.object_id, session)
 
-    def _failed(self, container: Container, one: _Mounted, error: Exception) -> None:
+    def _failed(self, container: Container, one: _Mounted, error: Exception, then: str = "") -> None:
         if isinstance(error, NotFoundError):
             text = f"What was written to {one.wanted.path} is lost, since the volume was deleted."
+        elif one.is_away:
+            text = f"The volume at {one.wanted.path} could not be mounted again: {one.is_away}."
         else:
-            text = f"What was written to {one.wanted.path} could not be committed: {error}."
+            text = f"What was written to {one.wanted.path} could not be committed: {error}. {then}".rstrip()
         if text != one.said:
             one.said = text
             log.error("container %s: %s", container.id, text)
@@ -276,6 +286,23 @@ class VolumesHook(Hook):
             mount_overlay([*layers, *spare], None, one.point, flags=FLAGS | MS_RDONLY, options=OPTIONS)
         one.is_mounted = True
 
-    def _unmount(self, one: _Mounted) -> None:
+    @contextlib.contextmanager
+    def _unmounted(self, one: _Mounted) -> Iterator[None]:
+        """While the block runs. Even if that fails the container has its files again afterwards."""
         one.is_mounted = False
         unmount(one.point)
+        try:
+            yield
+        finally:
+            self._mount_again(one)
+
+    def _mount_again(self, one: _Mounted) -> None:
+        """If that fails nothing can be written to the mount point, and it is tried again."""
+        try:
+            if one.session is not None:
+                self._volumes.make_mountable(one.session)
+            self._mount(one, self._layers(one))
+        except (Error, OSError) as error:
+            one.is_away = str(error)
+            raise
+        one.is_away = ""

@@ -83,7 +83,7 @@ async def serve_intermodal(address: str, contender: Contender) -> None:
         import uvicorn
         from starlette.applications import Starlette
 
-        app = Starlette(routes=[websocket_route(dispatcher, lambda token: Principal("token"))])
+        app = Starlette(routes=[websocket_route(dispatcher, lambda address: lambda token: Principal("token"))])
         port = int(address)
         config = uvicorn.Config(app, port=port, lifespan="off", log_level="error", ws="websockets-sansio")
         await uvicorn.Server(config).serve()

@@ -22,7 +22,7 @@ from .._sync import on_loop
 from .._wire.client import RpcClient
 from .._wire.codec import decode, encode
 from .._wire.errors import WireError
-from .._wire.frames import FrameDecoder, length_prefixed, pack, unpack
+from .._wire.frames import READ_SIZE, FrameDecoder, length_prefixed, pack, unpack
 from .._wire.messages.call import (
     CALL_DIRECT,
     CALL_RUN,
@@ -210,7 +210,7 @@ class _Line:
         deadline = time.monotonic() + _ANSWER_LIMIT
         try:
             while True:
-                data = self._socket.recv(_FRAME_LIMIT)
+                data = self._socket.recv(READ_SIZE)
                 frames = self._decoder.feed(data)
                 if len(frames) == 1:
                     return self._answer(frames[0])

@@ -9,7 +9,7 @@ from typing import Any, Optional
 
 from .endpoint import Endpoint
 from .errors import WireError
-from .frames import FrameDecoder
+from .frames import READ_SIZE, FrameDecoder
 
 HIGH_WATER = 1024 * 1024  #: bytes not yet taken by the kernel from which on streams wait
 LINGER = 5.0  #: seconds that a closing connection has to send what is queued
@@ -44,6 +44,8 @@ class StreamCarrier(asyncio.Protocol):
         self._transport = transport
         self._loop = asyncio.get_running_loop()
         self._transport.set_write_buffer_limits(high=HIGH_WATER)
+        if hasattr(transport, "max_size"):  # asyncio's own; uvloop reads into a buffer that it keeps
+            transport.max_size = READ_SIZE
         self._endpoint.attached(self)
 
     def data_received(self, data: bytes) -> None:

@@ -147,7 +147,7 @@ def _converters(hint: Any) -> tuple[Optional[Convert], Convert]:
     if isinstance(hint, type) and issubclass(hint, enum.Enum):
         return _enum(hint)
     if isinstance(hint, type) and dataclasses.is_dataclass(hint):
-        return encode, lambda obj: decode(hint, obj)
+        return _codecs.get(hint) or _build(hint)
     raise TypeError(f"messages cannot have fields of type {hint!r}")
 
 

@@ -10,12 +10,13 @@ from __future__ import annotations
 
 import json
 import struct
-from typing import Any, NoReturn, Union
+from typing import Any, Callable, NoReturn, Union
 
 from .errors import TooLarge, WireError
 
 HEADER_LIMIT = 1024 * 1024  #: bytes of header JSON
 FRAME_LIMIT = 16 * 1024 * 1024  #: bytes of a frame, without the length before it
+READ_SIZE = 64 * 1024  #: bytes to read at a time; above 128 KiB malloc maps and unmaps memory for each read
 
 Buffer = Union[bytes, bytearray, memoryview]
 
@@ -34,7 +35,19 @@ def _finite(digits: str) -> float:
     return value
 
 
-_dump = json.JSONEncoder(separators=(",", ":"), ensure_ascii=False, allow_nan=False, check_circular=False).encode
+_encoder = json.JSONEncoder(separators=(",", ":"), ensure_ascii=False, allow_nan=False, check_circular=False)
+
+
+def _dumper() -> Callable[[Any], str]:
+    """`_encoder.encode`, which makes a new encoder in C for every message; here all share one, where there is one."""
+    make = getattr(json.encoder, "c_make_encoder", None)
+    if make is None:
+        return _encoder.encode
+    write = make(None, _encoder.default, json.encoder.encode_basestring, None, ":", ",", False, False, False)
+    return lambda value: "".join(write(value, 0))
+
+
+_dump = _dumper()
 _load = json.JSONDecoder(parse_constant=_refuse_constant, parse_float=_finite).raw_decode
 
 
@@ -91,7 +104,7 @@ def unpack(data: Buffer) -> tuple[dict[str, Any], memoryview]:
         header, end = _load(text)
         if end != len(text):
             raise ValueError("data after the object")
-        if "\\ud" in text or "\\uD" in text:
+        if "\\" in text and ("\\ud" in text or "\\uD" in text):
             _dump(header).encode("utf-8")  # an escaped half of a surrogate pair is no text, and breaks stores later
     except (ValueError, RecursionError):
         raise WireError("A frame arrived whose header is not valid JSON.") from None

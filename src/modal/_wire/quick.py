@@ -15,14 +15,13 @@ from typing import Any, Optional, Union
 from .codec import decode, encode
 from .connection import Connection, Failed, Replied, Welcome
 from .errors import WireError
-from .frames import Buffer, FrameDecoder
+from .frames import READ_SIZE, Buffer, FrameDecoder
 from .messages.common import Method, Shape
 
 Answer = tuple[Any, bytes]
 
 _KEPT = 8  #: connections
 _PATIENCE = 20  #: seconds until the usual way is tried
-_READ_SIZE = 256 * 1024
 _BODY_LIMIT = 1024 * 1024  #: bytes; larger requests go the usual way, where they do not block others
 _LENGTH = struct.Struct(">I")
 
@@ -150,7 +149,7 @@ class _Line:
     def _event(self) -> Any:
         """The next event; None for a frame that is none."""
         while True:
-            data = self._socket.recv(_READ_SIZE)
+            data = self._socket.recv(READ_SIZE)
             if not data:
                 raise ConnectionResetError("the server closed the connection")
             frames = self._decoder.feed(data)

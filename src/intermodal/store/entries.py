@@ -33,7 +33,7 @@ class StoredEntry:
     blob_size: int = 0
 
 
-@dataclass(frozen=True)
+@dataclass(slots=True)
 class DictWrite:
     """First `cleared`, then `removed`, then `puts`."""
 
@@ -53,7 +53,7 @@ class StoredItem:
     expires_at: float  #: that of the partition since this item was put
 
 
-@dataclass(frozen=True)
+@dataclass(slots=True)
 class QueueWrite:
     """First `cleared`, then `removed`, then `puts`."""
 

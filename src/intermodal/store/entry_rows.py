@@ -14,7 +14,7 @@ from sqlalchemy import Connection, bindparam, case, delete, func, null, select
 
 from intermodal.store import schema
 from intermodal.store.entries import DictWrite, EntryChange, NamedRecord, QueueWrite, StoredEntry, StoredItem
-from intermodal.store.upsert import upsert
+from intermodal.store.upsert import upsert, upsert_many
 
 _BATCH = 500  # ids in one IN (...) list
 
@@ -108,20 +108,11 @@ def _write_dicts(connection: Connection, pending: Pending) -> None:
         one = (table.c.dict_id == bindparam("in_dict")) & (table.c.key_hash == bindparam("with_hash"))
         connection.execute(delete(table).where(one), gone)
     put = [
-        {
-            "dict_id": dict_id,
-            "key_hash": hash_of(key),
-            "key": key,
-            "value": entry.value,
-            "expires_at": entry.expires_at,
-            "blob_digest": entry.blob_digest,
-            "blob_size": entry.blob_size,
-        }
+        (dict_id, hash_of(key), key, entry.value, entry.expires_at, entry.blob_digest, entry.blob_size)
         for (dict_id, key), entry in pending.entries.items()
         if entry is not None
     ]
-    if put:
-        connection.execute(upsert(table, connection.dialect.name), put)
+    upsert_many(connection, table, put)
 
 
 def _write_queues(connection: Connection, pending: Pending) -> None:
@@ -144,18 +135,11 @@ def _write_queues(connection: Connection, pending: Pending) -> None:
         )
         connection.execute(delete(table).where(one), removed)
     put = [
-        {
-            "queue_id": at[0],
-            "partition": item.partition,
-            "number": item.number,
-            "value": item.value,
-            "expires_at": item.expires_at,
-        }
-        for at, item in pending.items.items()
+        (queue_id, item.partition, item.number, item.value, item.expires_at)
+        for (queue_id, _, _), item in pending.items.items()
         if item is not None
     ]
-    if put:
-        connection.execute(upsert(table, connection.dialect.name), put)
+    upsert_many(connection, table, put)
 
 
 def _delete_in(connection: Connection, table: Any, column: Any, ids: Iterable[str]) -> None:

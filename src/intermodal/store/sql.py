@@ -107,18 +107,21 @@ class SqlStore:
         self._reader.shutdown()
 
     def write(self, changes: Sequence[Change]) -> Awaitable[None]:
+        return _Commit(self, self._add(changes))
+
+    def _add(self, changes: Sequence[Change]) -> asyncio.Future[None]:
         self._pending.extend(changes)
-        committed = self._expect_commit()
+        committed = self._committed or self._expect_commit()
         if self._flusher is None or self._flusher.done():
             self._flusher = asyncio.get_running_loop().create_task(self._flush())
-        return _Commit(self, committed)
+        return committed
 
     def write_now(self, changes: Sequence[EntryChange], reply: KeptReply | None = None) -> None:
         try:
             self._journal.append(changes, reply, time.time())
         except OSError as error:
             raise StoreError(f"The journal cannot be written: {error.strerror}.") from error
-        self.write(changes)
+        self._add(changes)
 
     def _expect_commit(self) -> asyncio.Future[None]:
         if self._committed is None:

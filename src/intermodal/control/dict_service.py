@@ -115,9 +115,12 @@ class DictService:
         if found is None:
             return self._again(self.put, ctx, request, body)
         entries = self._cut(request.entries, body)
-        self._store.write_now([DictWrite(request.dict_id, puts=entries)], kept_reply(ctx, DICT_PUT, Empty()))
-        found.entries.update((entry.key, entry) for entry in entries)
-        large = [entry for entry in entries if entry.value is not None and len(entry.value) > RESIDENT]
+        self._store.write_now([DictWrite(request.dict_id, puts=entries)], kept_reply(ctx, Empty()))
+        large = []
+        for entry in entries:
+            found.entries[entry.key] = entry
+            if entry.value is not None and len(entry.value) > RESIDENT:
+                large.append(entry)
         if large:
             self._drop_when_stored(large)
         return Empty()
@@ -146,7 +149,7 @@ class DictService:
         blob = BlobRef(entry.blob_digest, entry.blob_size) if entry.blob_digest else None
         reply, body = DictValue(True, blob), value or b""
         change = DictWrite(request.dict_id, removed=[entry.key])
-        self._store.write_now([change], kept_reply(ctx, DICT_POP, reply, body))
+        self._store.write_now([change], kept_reply(ctx, reply, body))
         del found.entries[entry.key]
         return reply, body
 
@@ -154,7 +157,7 @@ class DictService:
         found = self._find(ctx, request.dict_id)
         if found is None:
             return self._again(self.clear, ctx, request, body)
-        self._store.write_now([DictWrite(request.dict_id, cleared=True)], kept_reply(ctx, DICT_CLEAR, Empty()))
+        self._store.write_now([DictWrite(request.dict_id, cleared=True)], kept_reply(ctx, Empty()))
         found.entries = {}
         return Empty()
 

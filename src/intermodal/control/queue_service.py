@@ -135,9 +135,7 @@ class QueueService:
         items = queue.state.put(partition, values, expires_at)
         puts = [StoredItem(partition, item.number, item.value, expires_at) for item in items]
         try:
-            self._store.write_now(
-                [QueueWrite(queue.queue_id, puts=puts)], kept_reply(ctx, QUEUE_PUT, QueuePutDone(True))
-            )
+            self._store.write_now([QueueWrite(queue.queue_id, puts=puts)], kept_reply(ctx, QueuePutDone(True)))
         except BaseException:
             queue.state.undo_put(partition, len(values), before)
             raise
@@ -157,8 +155,12 @@ class QueueService:
         if not 1 <= request.count <= PARTITION_ITEMS:
             raise InvalidError(f"A get takes 1 to {PARTITION_ITEMS} items of a queue, not {request.count}.")
         if queue.state.length(request.partition):
+            items, expires_at = self._take(queue, request)
+            values = _resident(items)
+            if values is not None:
+                return self._deliver(queue, ctx, request, items, values, expires_at)
             waiter = _Waiter(ctx, request, asyncio.get_running_loop().create_future())
-            self._give(queue, waiter)
+            self._spawn(self._give_stored(queue, waiter, items, expires_at))
             return waiter.done
         if request.wait is not None and request.wait <= 0:
             return QueueItems()
@@ -216,7 +218,7 @@ class QueueService:
             return self._again(self.clear, ctx, request, body)
         gone = () if request.every else (request.partition,)
         change = QueueWrite(queue.queue_id, cleared=gone, cleared_all=request.every)
-        self._store.write_now([change], kept_reply(ctx, QUEUE_CLEAR, Empty()))
+        self._store.write_now([change], kept_reply(ctx, Empty()))
         if request.every:
             queue.state.clear_all()
         else:
@@ -281,13 +283,17 @@ class QueueService:
 
     def _give(self, queue: _Queue, waiter: _Waiter) -> None:
         """Take items for a request and answer it."""
-        partition = waiter.request.partition
-        expires_at = queue.state.expires_at(partition)
-        items = queue.state.take(partition, waiter.request.count, _REPLY_BYTES)
-        if all(item.value is not None for item in items):
-            self._deliver(queue, waiter, items, [item.value or b"" for item in items], expires_at)
+        items, expires_at = self._take(queue, waiter.request)
+        values = _resident(items)
+        if values is not None:
+            self._answer(queue, waiter, items, values, expires_at)
         else:
             self._spawn(self._give_stored(queue, waiter, items, expires_at))
+
+    def _take(self, queue: _Queue, request: QueueGet) -> tuple[list[Item], float]:
+        """Items for a request, and when their partition expires."""
+        expires_at = queue.state.expires_at(request.partition)
+        return queue.state.take(request.partition, request.count, _REPLY_BYTES), expires_at
 
     async def _give_stored(self, queue: _Queue, waiter: _Waiter, items: list[Item], expires_at: float) -> None:
         partition = waiter.request.partition
@@ -304,23 +310,38 @@ class QueueService:
             queue.state.give_back(partition, items, expires_at)
             self._offer(queue, partition)
         else:
-            self._deliver(queue, waiter, items, [value or b"" for value in values], expires_at)
+            self._answer(queue, waiter, items, [value or b"" for value in values], expires_at)
 
-    def _deliver(
+    def _answer(
         self, queue: _Queue, waiter: _Waiter, items: list[Item], values: list[bytes], expires_at: float
     ) -> None:
-        partition = waiter.request.partition
-        more = len(items) < waiter.request.count and queue.state.length(partition) > 0
+        try:
+            waiter.done.set_result(self._deliver(queue, waiter.ctx, waiter.request, items, values, expires_at))
+        except Exception as error:
+            _fail(waiter.done, error)
+
+    def _deliver(
+        self,
+        queue: _Queue,
+        ctx: Context,
+        request: QueueGet,
+        items: list[Item],
+        values: list[bytes],
+        expires_at: float,
+    ) -> tuple[QueueItems, bytes]:
+        """The reply that gives away items which were taken. Raises StoreError, after giving them back."""
+        partition = request.partition
+        more = len(items) < request.count and queue.state.length(partition) > 0
         reply, body = QueueItems([len(value) for value in values], more), b"".join(values)
         change = QueueWrite(queue.queue_id, removed=[(partition, item.number) for item in items])
         try:
-            self._store.write_now([change], kept_reply(waiter.ctx, QUEUE_GET, reply, body))
-        except Exception as error:
+            self._store.write_now([change], kept_reply(ctx, reply, body))
+        except Exception:
             queue.state.give_back(partition, items, expires_at)
-            _fail(waiter.done, error)
-            return
-        waiter.done.set_result((reply, body))
-        self._make_room(queue, partition)
+            raise
+        if partition in queue.lines:
+            self._make_room(queue, partition)
+        return reply, body
 
     def _make_room(self, queue: _Queue, partition: str) -> None:
         """Let those put who waited for room, in their order."""
@@ -396,7 +417,7 @@ class QueueService:
 
     def _check(self, ctx: Context, queue_id: str, partition: str) -> None:
         self._named.require_object(ctx, ObjectKind.QUEUE, queue_id)
-        if len(partition.encode()) > _PARTITION_BYTES or "\0" in partition:
+        if partition and (len(partition.encode()) > _PARTITION_BYTES or "\0" in partition):
             raise InvalidError(f"A partition key has 1 to {_PARTITION_BYTES} bytes and no zero byte.")
 
     def _find(self, ctx: Context, queue_id: str, partition: str) -> _Queue | None:
@@ -472,6 +493,12 @@ def _cut(request: QueuePut, body: bytes) -> list[bytes]:
     if at != len(body):
         raise InvalidError("The items do not add up to what was sent.")
     return values
+
+
+def _resident(items: list[Item]) -> list[bytes] | None:
+    """The values of items; None when the store must be asked for one."""
+    values = [item.value for item in items if item.value is not None]
+    return values if len(values) == len(items) else None
 
 
 def _answer(done: asyncio.Future[Any], answer: Any) -> None:

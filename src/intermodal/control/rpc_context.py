@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 from modal._wire.messages.token import Role
 
@@ -22,6 +22,11 @@ class Principal:
     role: Role = field(default=Role.MEMBER, compare=False)
 
     @property
+    def identity(self) -> tuple[str, ...]:
+        """Equal for equal principals, as plain values."""
+        return self.kind, self.container_id, self.app_id, self.environment_id, self.token_id
+
+    @property
     def who(self) -> str:
         """For people: who did something."""
         if self.kind == "container":
@@ -33,14 +38,14 @@ class Principal:
 LOCAL = Principal("local", role=Role.ADMIN)
 
 
-@dataclass(frozen=True, slots=True)
-class Context:
+class Context(NamedTuple):
     """What a handler knows of its call besides the request."""
 
     session_id: str
     principal: Principal
     deadline: float | None  #: in the event loop's time; the call is cancelled then
     key: str  #: idempotency key, unique in the session; "" for a method that is not mutating
+    reply_key: tuple[Any, ...] | None  #: what the reply of a mutating call is kept under, of plain values
 
 
 #: Takes the token of the handshake and returns who it belongs to, or raises AuthError.

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from modal._wire.codec import encode
 from modal._wire.connection import Connection
@@ -15,8 +14,7 @@ from modal._wire.messages.common import Empty, ErrorInfo, Method
 logger = logging.getLogger("intermodal.rpc")
 
 
-@dataclass(frozen=True, slots=True)
-class Outcome:
+class Outcome(NamedTuple):
     """`error`, or a response message (JSON values) with its body."""
 
     message: Any = None

@@ -36,8 +36,10 @@ class Peer(Endpoint):
         self._dispatcher = dispatcher
         self._authenticate = authenticate
         self._principal: Principal | None = None
+        self._identity: tuple[str, ...] = ()  # of the principal
         self._session = ""
         self._said_bye = False
+        self._has_left = False
         self._runs: dict[int, Run] = {}
         self._tasks: dict[int, asyncio.Task[None]] = {}  # of streams
         self._handshake: asyncio.TimerHandle | None = None
@@ -56,8 +58,14 @@ class Peer(Endpoint):
         for timer in (self._handshake, self._heartbeat):
             if timer is not None:
                 timer.cancel()
-        self.cancel_all()
-        self._dispatcher.left(self, self._principal, self._session, for_good=self._said_bye)
+        self._leave()
+
+    def _leave(self) -> None:
+        """The client is gone, or said that it goes. Idempotent."""
+        if not self._has_left:
+            self._has_left = True
+            self.cancel_all()
+            self._dispatcher.left(self, self._principal, self._session, for_good=self._said_bye)
 
     @property
     def token_id(self) -> str:
@@ -100,6 +108,7 @@ class Peer(Endpoint):
             if event.what == "bye":
                 self._said_bye = True
                 self.hang_up()
+                self._leave()  # now, not when the socket is closed: what others send next is not for it
         elif isinstance(event, Aborted):
             self.hang_up()
 
@@ -116,7 +125,7 @@ class Peer(Endpoint):
             return
         if self._handshake is not None:
             self._handshake.cancel()
-        self._session = event.session
+        self._identity, self._session = self._principal.identity, event.session
         self.connection.welcome(self._dispatcher.version)
         self._dispatcher.joined(self._principal, self._session)
         if self._principal.kind != "container":  # whether a container lives is known from its process
@@ -160,18 +169,18 @@ class Peer(Endpoint):
         else:
             self._open_stream(event, method, handler, request)
 
-    def _context(self, event: Opened) -> Context:
+    def _context(self, event: Opened, reply_key: tuple[object, ...] | None = None) -> Context:
         deadline = None if event.seconds is None else asyncio.get_running_loop().time() + event.seconds
         assert self._principal is not None
-        return Context(self._session, self._principal, deadline, event.key)
+        return Context(self._session, self._principal, deadline, event.key, reply_key)
 
     def _open_unary(self, event: Opened, method: Method[Any, Any], handler: Callable[..., Any], request: Any) -> None:
         id = event.id
-        key = (self._principal, self._session, event.key, method.name) if event.key and method.mutating else None
+        key = (self._identity, self._session, event.key, method.name) if event.key and method.mutating else None
         if key is not None and self._repeated(id, key):
             return
         try:
-            result = handler(self._context(event), request, bytes(event.body))
+            result = handler(self._context(event, key), request, bytes(event.body))
         except (Exception, asyncio.CancelledError) as exc:  # a plain function may pass on that of a future it asked
             self._immediate(id, key, failure_of(method, exc))
             return

@@ -6,11 +6,10 @@ from collections import OrderedDict
 from collections.abc import Iterable
 from typing import Any, NamedTuple
 
-from intermodal.control.rpc_context import Context, Principal
+from intermodal.control.rpc_context import Context
 from intermodal.control.rpc_outcome import Outcome
 from intermodal.store.front_journal import KeptReply
 from modal._wire.codec import encode
-from modal._wire.messages.common import Method
 
 _OVERHEAD = 500  # bytes that an entry costs besides its body, roughly
 
@@ -39,7 +38,8 @@ class ReplyMemory:
 
     def put(self, key: tuple[object, ...], outcome: Outcome, now: float) -> None:
         """Keep `outcome`; the newest is kept even if it alone is over the bounds in bytes."""
-        self._drop(key)
+        if key in self._kept:
+            self._drop(key)
         size = _OVERHEAD + len(outcome.body)
         self._kept[key] = _Kept(outcome, size, now + self._max_age)
         self.bytes += size
@@ -51,8 +51,8 @@ class ReplyMemory:
 
     def restore(self, replies: Iterable[KeptReply], now: float) -> None:
         """Take what was answered before a restart."""
-        for (principal, session, key, method), (message, body) in replies:
-            self.put((Principal(*principal), session, key, method), Outcome(message, body), now)
+        for key, (message, body) in replies:
+            self.put(key, Outcome(message, body), now)
 
     def get(self, key: tuple[object, ...], now: float) -> Outcome | None:
         """Return the outcome kept for `key`, if it is not too old."""
@@ -65,8 +65,6 @@ class ReplyMemory:
             self.bytes -= kept.size
 
 
-def kept_reply(ctx: Context, method: Method[Any, Any], reply: Any, body: bytes = b"") -> KeptReply:
+def kept_reply(ctx: Context, reply: Any, body: bytes = b"") -> KeptReply | None:
     """The reply to a mutating request, to be stored with the changes it makes."""
-    principal = ctx.principal
-    fields = (principal.kind, principal.container_id, principal.app_id, principal.environment_id, principal.token_id)
-    return KeptReply((fields, ctx.session_id, ctx.key, method.name), (encode(reply), body))
+    return KeptReply(ctx.reply_key, (encode(reply), body)) if ctx.reply_key is not None else None

@@ -5,12 +5,30 @@ from __future__ import annotations
 import builtins
 import io
 import pickle
+import struct
 from collections.abc import AsyncGenerator, AsyncIterator, Iterable
 from contextlib import AsyncExitStack, asynccontextmanager
 from typing import TYPE_CHECKING, Any, Optional
 
 from .._renamed import renamed_parameter
+from .._serialization import TAG, TAG_SIZE, deserialize, serialize
 from .._sync import BlockingContext, blocking, generator_in_caller, in_caller, on_loop
+from .._wire.messages.dict import (
+    DICT_CLEAR,
+    DICT_CONTAINS,
+    DICT_GET,
+    DICT_LEN,
+    DICT_POP,
+    DICT_PUT,
+    DICT_SCAN,
+    KEY_LIMIT,
+    VALUE_LIMIT,
+    DictEntry,
+    DictPut,
+    DictRef,
+    DictScan,
+    DictValue,
+)
 from .._wire.messages.named import ObjectKind
 from ..exception import RequestSizeError
 from .named import Named
@@ -18,11 +36,11 @@ from .named import Named
 if TYPE_CHECKING:
     from .._wire.client import RpcClient
     from .._wire.messages.blob import BlobRef
-    from .._wire.messages.dict import DictEntry, DictValue
     from .client import Client
 
 _BATCH_BYTES = 8 * 1024 * 1024  # of entries put together
 _BATCH_ENTRIES = 5_000
+_QUICK_BYTES = 256 * 1024  # of entries put together without the loop
 
 
 class Dict(Named):
@@ -117,8 +135,6 @@ class Dict(Named):
     @in_caller
     async def clear(self) -> None:
         """Remove all entries."""
-        from .._wire.messages.dict import DICT_CLEAR, DictRef
-
         await self._ask(DICT_CLEAR, DictRef)
 
     @in_caller
@@ -129,15 +145,11 @@ class Dict(Named):
             SerializationError: the key cannot be pickled.
             DeserializationError: the value cannot be unpickled here.
         """
-        from .._wire.messages.dict import DICT_GET, DictRef
-
         reply, body = await self._ask(DICT_GET, DictRef, _key_of(key))
         return await self._value(reply, body) if reply.found else default
 
     async def _value(self, reply: DictValue, body: bytes) -> Any:
         """The value of a reply; in the caller."""
-        from .._serialization import deserialize
-
         if reply.blob is not None:
             body = await on_loop(self._fetch(reply.blob))
         return deserialize(body)
@@ -151,23 +163,19 @@ class Dict(Named):
     @in_caller
     async def contains(self, key: Any) -> bool:
         """Return whether there is such a key."""
-        from .._wire.messages.dict import DICT_CONTAINS, DictRef
-
         reply, _ = await self._ask(DICT_CONTAINS, DictRef, _key_of(key))
         return reply.found
 
     @in_caller
     async def len(self) -> int:
         """Return the number of entries, expired ones that are not yet deleted included."""
-        from .._wire.messages.dict import DICT_LEN, DictRef
-
         reply, _ = await self._ask(DICT_LEN, DictRef)
         return reply.entries
 
     @in_caller
     async def update(self, /, **kwargs: Any) -> None:
         """Set several entries at once; the names of the arguments are the keys."""
-        await on_loop(self._put([(_key_of(key), _value_of(value)) for key, value in kwargs.items()]))
+        await self._set([(_key_of(key), _value_of(value)) for key, value in kwargs.items()])
 
     @in_caller
     async def put(self, key: Any, value: Any) -> None:
@@ -177,15 +185,16 @@ class Dict(Named):
             SerializationError: the key or the value cannot be pickled.
             RequestSizeError: the key has more than 1 MiB pickled, or the value more than 100 MiB.
         """
-        from .._wire.messages.call import INLINE_LIMIT
-        from .._wire.messages.dict import DICT_PUT, DictEntry, DictPut
+        await self._set([(_key_of(key), _value_of(value))])
 
-        name, data = _key_of(key), _value_of(value)
-        if len(data) > INLINE_LIMIT:
-            await on_loop(self._put([(name, data)]))
+    async def _set(self, entries: list[tuple[bytes, bytes]]) -> None:
+        """Put entries, at once where they are small; in the caller."""
+        body = b"".join([part for entry in entries for part in entry])
+        if not 0 < len(body) <= _QUICK_BYTES or len(entries) > _BATCH_ENTRIES:
+            await on_loop(self._put(entries))
             return
-        entry = DictEntry(len(name), len(data))
-        await self._ask(DICT_PUT, lambda dict_id: DictPut(dict_id, [entry]), name + data)
+        records = [DictEntry(len(key), len(value)) for key, value in entries]
+        await self._ask(DICT_PUT, lambda dict_id: DictPut(dict_id, records), body)
 
     async def _put(self, entries: list[tuple[bytes, bytes]]) -> None:
         rpc, dict_id = await self._bind()
@@ -198,8 +207,6 @@ class Dict(Named):
         Raises:
             KeyError: there is no such key.
         """
-        from .._wire.messages.dict import DICT_POP, DictRef
-
         reply, body = await self._ask(DICT_POP, DictRef, _key_of(key))
         if not reply.found:
             raise KeyError(key)
@@ -219,8 +226,6 @@ class Dict(Named):
     @generator_in_caller()
     async def values(self) -> AsyncGenerator[Any, None]:
         """Iterate over the values, in no order, with `for` or `async for`."""
-        from .._serialization import deserialize
-
         scan = _Scan(self, keys=False, values=True)
         try:
             while part := await on_loop(scan.next()):
@@ -232,8 +237,6 @@ class Dict(Named):
     @generator_in_caller()
     async def items(self) -> AsyncGenerator[tuple[Any, Any], None]:
         """Iterate over the entries as (key, value), in no order, with `for` or `async for`."""
-        from .._serialization import deserialize
-
         scan = _Scan(self, keys=True, values=True)
         try:
             while part := await on_loop(scan.next()):
@@ -278,8 +281,6 @@ class _Scan:
     async def next(self) -> list[tuple[bytes, bytes]]:
         """The next entries; none at the end."""
         if self._stack is None:
-            from .._wire.messages.dict import DICT_SCAN, DictScan
-
             self._rpc, dict_id = await self._dict._bind()
             self._stack = AsyncExitStack()
             opened = self._rpc.stream(DICT_SCAN, DictScan(dict_id, self._keys, self._values))
@@ -323,7 +324,6 @@ async def _ephemeral(
 async def _put(rpc: RpcClient, dict_id: str, entries: list[tuple[bytes, bytes]]) -> None:
     """Put entries, in batches; a large value is uploaded first."""
     from .._wire.messages.call import INLINE_LIMIT
-    from .._wire.messages.dict import DICT_PUT, DictEntry, DictPut
 
     batch: list[DictEntry] = []
     bodies: list[bytes] = []
@@ -347,17 +347,18 @@ async def _put(rpc: RpcClient, dict_id: str, entries: list[tuple[bytes, bytes]])
 
 def _key_of(key: Any) -> bytes:
     """The bytes of a key. Without back references, so that equal keys that were made differently are equal bytes."""
-    from .._wire.messages.dict import KEY_LIMIT
-
+    kind = type(key)
+    if kind is str and len(key) < _SHORT:
+        return _short_text(key)
+    if kind is int and -_SMALL < key < _SMALL:
+        return pickle.dumps(key, _KEY_PROTOCOL)
     file = io.BytesIO()
-    pickler = pickle.Pickler(file, 4)
+    pickler = pickle.Pickler(file, _KEY_PROTOCOL)
     pickler.fast = True
     try:
         pickler.dump(key)
         data = file.getvalue()
     except Exception:  # a function of the user's, something that contains itself: cloudpickle knows more
-        from .._serialization import TAG_SIZE, serialize
-
         data = serialize(key)[TAG_SIZE:]
     if len(data) > KEY_LIMIT:
         raise RequestSizeError(
@@ -366,16 +367,25 @@ def _key_of(key: Any) -> bytes:
     return data
 
 
-def _key_from(data: bytes) -> Any:
-    from .._serialization import TAG, deserialize
+_KEY_PROTOCOL = 4
+_SMALL = 2**63
+_SHORT = 64  # characters, of at most 4 bytes each
+_SHORT_TEXT = struct.Struct("<BBBQBB")
 
+
+def _short_text(key: str) -> bytes:
+    """What a pickler without back references writes for a text of 1 to 255 bytes; for this alone it costs too much."""
+    raw = key.encode("utf-8", "surrogatepass")
+    if not raw:
+        return b"\x80\x04\x8c\x00."
+    return _SHORT_TEXT.pack(0x80, _KEY_PROTOCOL, 0x95, len(raw) + 3, 0x8C, len(raw)) + raw + b"."
+
+
+def _key_from(data: bytes) -> Any:
     return deserialize(TAG + data)
 
 
 def _value_of(value: Any) -> bytes:
-    from .._serialization import serialize
-    from .._wire.messages.dict import VALUE_LIMIT
-
     data = serialize(value)
     if len(data) > VALUE_LIMIT:
         raise RequestSizeError(

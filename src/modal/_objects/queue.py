@@ -9,8 +9,23 @@ from contextlib import AsyncExitStack
 from typing import TYPE_CHECKING, Any, Optional
 
 from .._renamed import renamed_parameter
+from .._serialization import deserialize, serialize
 from .._sync import BlockingContext, blocking, generator_in_caller, in_caller, is_async, on_loop
 from .._wire.messages.named import ObjectKind
+from .._wire.messages.queue import (
+    ITEM_LIMIT,
+    PARTITION_ITEMS,
+    QUEUE_CLEAR,
+    QUEUE_GET,
+    QUEUE_LEN,
+    QUEUE_PUT,
+    QUEUE_SCAN,
+    TTL_LIMIT,
+    QueueGet,
+    QueuePut,
+    QueueScan,
+    QueueSelect,
+)
 from ..exception import InvalidError, RequestSizeError
 from .named import Named
 
@@ -121,8 +136,6 @@ class Queue(Named):
         key = _partition(partition)
         if partition is not None and all:
             raise InvalidError("Queue.clear takes a partition or all=True, not both.")
-        from .._wire.messages.queue import QUEUE_CLEAR, QueueSelect
-
         await self._ask(QUEUE_CLEAR, lambda queue_id: QueueSelect(queue_id, key, bool(all)))
 
     @in_caller
@@ -142,7 +155,7 @@ class Queue(Named):
         found = await self._take(_partition(partition), 1, _wait(block, timeout))
         if block and not found:
             raise queue.Empty
-        return _loads(found[0]) if found else None
+        return deserialize(found[0]) if found else None
 
     @in_caller
     async def get_many(
@@ -164,12 +177,10 @@ class Queue(Named):
         found = await self._take(_partition(partition), n_values, _wait(block, timeout))
         if block and not found:
             raise queue.Empty
-        return [_loads(value) for value in found]
+        return [deserialize(value) for value in found]
 
     async def _take(self, partition: str, count: int, wait: Optional[float]) -> list[bytes]:
         """What is there, or what comes in time; in the caller. Waiting is left to the loop, where it can be ended."""
-        from .._wire.messages.queue import PARTITION_ITEMS, QUEUE_GET, QueueGet
-
         if count <= PARTITION_ITEMS and not await is_async():
             reply, body = await self._ask(QUEUE_GET, lambda queue_id: QueueGet(queue_id, partition, count, 0.0))
             found = _cut(reply.sizes, body)
@@ -180,8 +191,6 @@ class Queue(Named):
         return await on_loop(self._get(partition, count, wait))
 
     async def _get(self, partition: str, count: int, wait: Optional[float]) -> list[bytes]:
-        from .._wire.messages.queue import PARTITION_ITEMS, QUEUE_GET, QueueGet
-
         rpc, queue_id = await self._bind()
         deadline = None if wait is None else time.monotonic() + wait
         found: list[bytes] = []
@@ -255,8 +264,6 @@ class Queue(Named):
             RequestSizeError: an item has more than 256 KiB pickled.
             SerializationError: one cannot be pickled.
         """
-        from .._wire.messages.queue import PARTITION_ITEMS
-
         values = [_dumps(value) for value in vs]
         if len(values) > PARTITION_ITEMS:
             raise InvalidError(f"A partition holds {PARTITION_ITEMS} items; {len(values)} never fit.")
@@ -265,8 +272,6 @@ class Queue(Named):
 
     async def _add(self, values: list[bytes], partition: str, ttl: float, wait: Optional[float]) -> None:
         """Put values, waiting for room; in the caller. Waiting is left to the loop, where it can be ended."""
-        from .._wire.messages.queue import QUEUE_PUT, QueuePut
-
         _check_ttl(ttl)
         sizes = [len(value) for value in values]
         if sum(sizes) <= _QUICK_BYTES and not await is_async():
@@ -280,8 +285,6 @@ class Queue(Named):
         await on_loop(self._put(values, partition, ttl, wait))
 
     async def _put(self, values: list[bytes], partition: str, ttl: float, wait: Optional[float]) -> None:
-        from .._wire.messages.queue import QUEUE_PUT, QueuePut
-
         rpc, queue_id = await self._bind()
         deadline = None if wait is None else time.monotonic() + wait
         for part in _parts(values):
@@ -301,8 +304,6 @@ class Queue(Named):
         key = _partition(partition)
         if partition is not None and total:
             raise InvalidError("Queue.len takes a partition or total=True, not both.")
-        from .._wire.messages.queue import QUEUE_LEN, QueueSelect
-
         reply, _ = await self._ask(QUEUE_LEN, lambda queue_id: QueueSelect(queue_id, key, bool(total)))
         return reply.items
 
@@ -320,7 +321,7 @@ class Queue(Named):
         try:
             while items := await on_loop(scan.next()):
                 for item in items:
-                    yield _loads(item)
+                    yield deserialize(item)
         finally:
             await on_loop(scan.close())
 
@@ -338,8 +339,6 @@ class _Scan:
     async def next(self) -> list[bytes]:
         """The next items; none at the end."""
         if self._stack is None:
-            from .._wire.messages.queue import QUEUE_SCAN, QueueScan
-
             rpc, queue_id = await self._queue._bind()
             self._stack = AsyncExitStack()
             opened = rpc.stream(QUEUE_SCAN, QueueScan(queue_id, self._partition, self._wait))
@@ -354,8 +353,10 @@ class _Scan:
 
 
 def _partition(partition: Optional[str]) -> str:
+    if partition is None:
+        return ""
     Queue.validate_partition_key(partition)
-    return partition or ""
+    return partition
 
 
 def _wait(block: bool, timeout: Optional[float]) -> Optional[float]:
@@ -370,16 +371,11 @@ def _wait(block: bool, timeout: Optional[float]) -> Optional[float]:
 
 
 def _check_ttl(ttl: Any) -> None:
-    from .._wire.messages.queue import TTL_LIMIT
-
     if isinstance(ttl, bool) or not isinstance(ttl, (int, float)) or not 0 < ttl <= TTL_LIMIT:
         raise InvalidError(f"partition_ttl must be above 0 and at most {TTL_LIMIT} seconds, not {ttl!r}.")
 
 
 def _dumps(value: Any) -> bytes:
-    from .._serialization import serialize
-    from .._wire.messages.queue import ITEM_LIMIT
-
     data = serialize(value)
     if len(data) > ITEM_LIMIT:
         raise RequestSizeError(
@@ -387,12 +383,6 @@ def _dumps(value: Any) -> bytes:
             "data in a Volume or a Dict and pass where it is."
         )
     return data
-
-
-def _loads(data: bytes) -> Any:
-    from .._serialization import deserialize
-
-    return deserialize(data)
 
 
 def _cut(sizes: list[int], body: bytes) -> list[bytes]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+import socket
 import subprocess
 import sys
 import textwrap
@@ -13,9 +14,11 @@ import pytest
 from wire_harness import ACT, DOWNLOAD, ECHO, Note, Server, until
 
 import modal.exception
-from intermodal.control.rpc import Dispatcher, Principal
+from intermodal.control.rpc import LOCAL, Context, Dispatcher, Principal
 from intermodal.control.rpc_outcome import Outcome
 from intermodal.control.rpc_replies import ReplyMemory
+from modal._wire.connection import PROTOCOL
+from modal._wire.frames import length_prefixed, pack
 
 
 def cut_connections(server: Server) -> None:
@@ -224,6 +227,25 @@ async def test_a_session_lives_over_connections_and_ends_with_goodbye(server: Se
         assert (await client.unary(ECHO, Note()))[0].text == "se-a"
         assert events == [("opened", "se-a", kind)]
     await until(lambda: events == [("opened", "se-a", kind), ("closed", "se-a", kind)])
+
+
+async def test_a_session_is_not_connected_from_its_goodbye_on():
+    dispatcher = Dispatcher()
+    protocol = dispatcher.connection_protocol(lambda token: LOCAL)
+    ours, theirs = socket.socketpair()
+    try:
+        transport, _ = await asyncio.get_running_loop().connect_accepted_socket(lambda: protocol, ours)
+        caller = Context("se-a", LOCAL, None, "", None)
+        hello = {"t": "hello", "protocol": PROTOCOL, "version": "1", "session": "se-a", "token": None}
+        protocol.data_received(length_prefixed(pack(hello)))
+        assert dispatcher.is_connected(caller)
+        protocol.data_received(length_prefixed(pack({"t": "bye"})))
+        # Whatever another client sends next, even in the same turn of the loop, is not given to this one.
+        assert not dispatcher.is_connected(caller)
+        transport.close()
+    finally:
+        theirs.close()
+    await dispatcher.close()
 
 
 async def test_a_session_that_does_not_come_back_is_closed_after_its_grace(server: Server):

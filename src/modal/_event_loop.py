@@ -220,7 +220,20 @@ async def run_async(coro: Coroutine[Any, Any, T]) -> T:
     try:
         return await future
     except asyncio.CancelledError:
-        bridge.loop.call_soon_threadsafe(lambda: [one.cancel() for one in task])
+        ended: asyncio.Future[None] = here.create_future()
+
+        def tell(_: Any) -> None:
+            try:
+                here.call_soon_threadsafe(ended.cancel)  # does nothing when nobody waits any more
+            except RuntimeError:  # as above
+                pass
+
+        def cancel() -> None:
+            task[0].add_done_callback(tell)
+            task[0].cancel()
+
+        bridge.loop.call_soon_threadsafe(cancel)
+        await asyncio.wait([ended], timeout=_CLEANUP)  # what the caller does next must not overtake it
         raise
 
 

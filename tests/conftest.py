@@ -10,7 +10,12 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck
+from hypothesis import settings as hypothesis_settings
 
+# How quick a machine is, and how busy, is not what properties are about.
+hypothesis_settings.register_profile("suite", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+hypothesis_settings.load_profile("suite")
 # Else asyncio makes a loop for whoever asks whether there is one, as pytest-asyncio does, and nobody closes it.
 asyncio.set_event_loop(None)
 # A shell that starts the suite in the background has it ignored, and so would everything that tests start.

@@ -151,10 +151,10 @@ def test_a_kept_warm_container_that_dies_is_replaced(app: modal.App) -> None:
 def test_buffer_containers_come_on_top_of_what_the_inputs_need(app: modal.App, busy: Busy) -> None:
     working = app.function(serialized=True, _experimental_buffer_containers=2, container_idle_timeout=1)(wait_for)
     with app.run():
-        stays(working, 2)
+        settles(working, 2)
         with busy(working, 2):
-            stays(working, 4)
-        stays(working, 2)
+            settles(working, 4)
+        settles(working, 2)
 
 
 def test_a_scaling_factor_makes_it_fewer(app: modal.App, busy: Busy) -> None:

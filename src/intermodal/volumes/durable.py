@@ -153,6 +153,8 @@ def _copy(source: Path, target: Path) -> None:
                 status = os.fstat(reading)
                 if not stat.S_ISREG(status.st_mode):
                     return
+                # The next write through a mapping of it is a fault then, which changes its time.
+                os.fsync(reading)
                 copy_file(reading, target)
             finally:
                 os.close(reading)

@@ -21,6 +21,7 @@ import os
 import re
 import stat
 import threading
+import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass, field
@@ -34,6 +35,7 @@ from modal.exception import NotFoundError
 
 #: A version of more layers is merged into one.
 MERGE_ABOVE = 20
+_TICK = 0.01  # seconds between two times that file systems tell apart, or more
 _ID = re.compile(r"vo-[0-9A-Za-z]{22}")
 
 
@@ -256,6 +258,7 @@ class VolumeStore:
         if not delta[0] and not delta[1]:
             return False
         layer = self.new_layer(session.volume_id)
+        time.sleep(_TICK)  # else what is written after it was copied could have the time that was seen
         self._copy_delta(session, layer, found, delta)
         session.copied = {change.path: _print(change) for change in found}
         session.copies.append(layer)

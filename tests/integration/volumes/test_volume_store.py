@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import mmap
 import os
 import shutil
 from collections.abc import Callable, Iterator
@@ -165,6 +166,21 @@ def test_a_directory_that_grows_over_commits_is_whole(
         one.commit()
         assert seen(one) == content(mounts) == {}
     assert list(verify(store, VOLUME)) == []
+
+
+def test_what_is_written_through_a_mapping_after_a_copy_is_committed(
+    mounts: VolumeMounts, mounted: Callable[[str], Mounted]
+) -> None:
+    one = mounted("one")
+    (one.root / "a").write_text("0" * 4096)
+    with (one.root / "a").open("r+b") as file, mmap.mmap(file.fileno(), 4096) as mapped:
+        for number in b"123":
+            mapped[0] = number
+            assert one.copy()
+            assert content(mounts)["a"][0] == chr(number)
+        mapped[0] = ord("4")
+    one.commit()
+    assert content(mounts)["a"][0] == "4"
 
 
 def test_a_directory_that_is_replaced_hides_what_was_in_it(

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Callable, Optional
 from .._serialization import deserialize
 from .._sync import on_loop
 from .._wire.messages.call import CALL_CANCEL, CALL_GENERATE, CallCancel, CallGenerate, Input, Output, Status
-from ..exception import ConnectionError, Error, NotFoundError, RemoteError
+from ..exception import ConnectionError, Error, InvalidError, NotFoundError, RemoteError
 from .payload import as_input, failure_of, fetch
 
 if TYPE_CHECKING:
@@ -153,6 +153,8 @@ async def generator_values(
                     continue
                 if output.status is not Status.SUCCESS:
                     raise failure_of(output, data)
+                if data or output.blob is not None:  # a result, which generators have none of
+                    raise InvalidError(f"{call_id or 'This'} is no call of a generator: use get().")
                 return
     finally:
         await on_loop(session.close())

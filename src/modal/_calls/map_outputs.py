@@ -113,6 +113,9 @@ async def map_outputs(
     """
     from .map_session import MapSession
 
+    if not isinstance(kwargs, dict):
+        raise InvalidError(f"kwargs must be a dict of keyword arguments, such as {{'timeout': 3}}, not {kwargs!r}.")
+    kwargs = dict(kwargs)  # as it is now: inputs are made while the map runs
     name, by_value = function._tag, function._main_by_value
     feeder = Feeder(source, lambda args: pickle_arguments(name, args, kwargs, by_value))
     session = await on_loop(MapSession.open(function._bind, name, current_input_id() or "", feeder, function._method))

@@ -212,7 +212,7 @@ class Cls(Object):
             "cpu": cpu,
             "memory": memory,
             "gpu": gpu,
-            "secrets": tuple(secrets),
+            "secrets": tuple(secrets) if isinstance(secrets, Collection) else secrets,  # the latter is refused
             "volumes": volumes,
             "retries": retries,
             "timeout": timeout,

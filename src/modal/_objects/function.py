@@ -404,7 +404,7 @@ class Function(Object, Generic[P, ReturnType, OriginalReturnType]):
         from .._calls.map_outputs import map_outputs, zipped
 
         await self._check_mappable()
-        outputs = map_outputs(self, zipped(input_iterators), dict(kwargs), order_outputs, return_exceptions)
+        outputs = map_outputs(self, zipped(input_iterators), kwargs, order_outputs, return_exceptions)
         try:
             async for value in outputs:
                 yield value
@@ -423,7 +423,7 @@ class Function(Object, Generic[P, ReturnType, OriginalReturnType]):
         from .._calls.map_outputs import map_outputs, starred
 
         await self._check_mappable()
-        outputs = map_outputs(self, starred(input_iterator), dict(kwargs), order_outputs, return_exceptions)
+        outputs = map_outputs(self, starred(input_iterator), kwargs, order_outputs, return_exceptions)
         try:
             async for value in outputs:
                 yield value
@@ -447,7 +447,7 @@ class Function(Object, Generic[P, ReturnType, OriginalReturnType]):
         from .._calls.map_outputs import map_outputs, zipped
 
         await self._check_mappable()
-        outputs = map_outputs(self, zipped(input_iterators), dict(kwargs), False, ignore_exceptions)
+        outputs = map_outputs(self, zipped(input_iterators), kwargs, False, ignore_exceptions)
         try:
             async for _ in outputs:
                 pass

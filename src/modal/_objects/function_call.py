@@ -106,6 +106,7 @@ class FunctionCall(Object, Generic[ReturnType]):
         """Iterate over what a spawned generator yields.
 
         Raises:
+            InvalidError: the call is not one of a generator.
             Exception: what the generator raised.
         """
         from .._calls.generator_session import generator_values

@@ -392,6 +392,8 @@ def test_options_make_other_containers_of_the_same_class(app: modal.App) -> None
             other.with_options(cpu=0.5)(size=2).hang.remote()
         with pytest.raises(InvalidError, match="timeout"):
             Model.with_options(timeout=0)
+        with pytest.raises(InvalidError, match=r"secrets must be a list of modal\.Secret"):
+            Model.with_options(secrets=secret)
 
 
 def test_a_pool_of_one_set_of_parameters_can_be_kept_warm(app: modal.App, tmp_path: Path) -> None:

@@ -218,6 +218,8 @@ def test_wrong_sources_are_named(app: modal.App) -> None:
             list(function.map())
         with pytest.raises(InvalidError, match="an input is 3"):
             list(function.starmap([3]))  # type: ignore[list-item]
+        with pytest.raises(InvalidError, match="kwargs must be a dict"):
+            list(function.map([1], kwargs=[1]))  # type: ignore[arg-type]
         with pytest.raises(InvalidError, match="not mapped"):
             list(generate.map([]))
         with pytest.raises(InvalidError, match="not mapped"):

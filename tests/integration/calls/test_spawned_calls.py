@@ -188,6 +188,8 @@ def test_a_spawned_generator_is_followed(app: modal.App) -> None:
         with pytest.raises(ValueError, match="three"):
             next(values)
         assert inside.remote() == [0, 1, 2, 3, 4]
+        with pytest.raises(InvalidError, match="no call of a generator: use get"):
+            list(inside.spawn().get_gen())
 
 
 def test_the_warm_pool_can_be_changed_and_is_seen_in_the_statistics(app: modal.App) -> None:

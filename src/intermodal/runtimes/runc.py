@@ -214,6 +214,7 @@ class RuncProcess:
         if self._deleted:
             return
         self._waiter.signal(signal.SIGKILL)
+        await self.resume()  # paused, it would not die
         await self.wait()
         await self._runtime.remove(self._name)
         self._deleted = True

@@ -15,9 +15,9 @@ from modal.exception import NotFoundError, RemoteError
 
 def wait_noting(path: str) -> str:
     """Runs for a minute; notes that it began, and how it was interrupted."""
-    with open(path + ".begun", "a") as file:
-        file.write("x")
     try:
+        with open(path + ".begun", "a") as file:  # within, since the interruption may come right after
+            file.write("x")
         for _ in range(6000):
             time.sleep(0.01)
     except BaseException as error:

@@ -26,8 +26,8 @@ def wait_noting(path: str, x: int) -> int:
     """The first inputs return; the one numbered 2 runs for a minute and notes when it is interrupted."""
     if x != 2:
         return x
-    open(path + ".begun", "w").close()
     try:
+        open(path + ".begun", "w").close()  # within, since the interruption may come right after
         for _ in range(6000):
             time.sleep(0.01)
     except BaseException as error:

@@ -72,7 +72,7 @@ def test_a_deployed_app_is_called_from_other_processes(users: Users) -> None:
 
 def test_what_does_not_exist_is_said_with_what_does(users: Users) -> None:
     users.deploy(SERVICE)
-    with pytest.raises(NotFoundError, match="no function 'sqare'; its functions are: 'count', 'square'"):
+    with pytest.raises(NotFoundError, match="no function or class 'sqare'; it has 'count', 'square'"):
         modal.Function.from_name("service", "sqare").remote(1)
     with pytest.raises(NotFoundError, match=r"No app 'servce' is deployed.*deployed there: 'service'"):
         modal.Function.lookup("servce", "square")
@@ -159,7 +159,7 @@ def test_a_function_that_a_deployment_removes_ends_its_queue_and_comes_back(
         waiting.get(timeout=30)
     with pytest.raises(NotFoundError, match="'which' is not in version 2"):
         which.remote()
-    with pytest.raises(NotFoundError, match="no function 'which'; its functions are: 'other'"):
+    with pytest.raises(NotFoundError, match="no function or class 'which'; it has 'other'"):
         modal.Function.lookup("versioned", "which")
     # Back again while its old container still runs.
     deploy_app(versioned(3, image))
@@ -269,7 +269,7 @@ def test_an_app_is_made_when_it_is_looked_up(users: Users) -> None:
     assert modal.App.lookup("empty", create_if_missing=True).app_id == made.app_id
     with pytest.raises(InvalidError, match="must have 1 to 64"):
         modal.App.lookup("no/name", create_if_missing=True)
-    with pytest.raises(NotFoundError, match="its functions are: none"):
+    with pytest.raises(NotFoundError, match="it has nothing"):
         modal.Function.lookup("empty", "nothing")
     users.deploy(SERVICE, "--name", "empty")
     assert modal.App.lookup("empty").app_id == made.app_id

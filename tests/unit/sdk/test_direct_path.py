@@ -59,6 +59,10 @@ class Container:
         self._thread.start()
 
     def _serve(self) -> None:
+        with contextlib.suppress(ConnectionError):  # the client hung up, maybe with something unread
+            self._answer_all()
+
+    def _answer_all(self) -> None:
         decoder = frames.FrameDecoder()
         while data := self.theirs.recv(1 << 20):
             for frame in decoder.feed(data):
@@ -68,8 +72,7 @@ class Container:
                 if answer is None:
                     self.theirs.shutdown(socket.SHUT_RDWR)
                     return
-                with contextlib.suppress(BrokenPipeError):  # too large for a client to read
-                    self.theirs.sendall(answer)
+                self.theirs.sendall(answer)
 
     def close(self) -> None:
         self.ours.close()

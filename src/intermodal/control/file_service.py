@@ -10,7 +10,7 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any, Protocol
 
-from intermodal.control.named_service import NamedService
+from intermodal.control.named_service import PREFIXES, NamedService
 from intermodal.control.rpc import Context, Dispatcher, ServerStream
 from intermodal.model.errors import DiskFull, RuntimeFailure
 from intermodal.volumes.files import Found, Tree, shown
@@ -123,10 +123,6 @@ class FileService:
                 self._named.require_object(ctx, kind, object_id)
                 return space
         raise NotFoundError(f"{object_id[:60]!r} is no volume and no network file system.")
-
-
-#: How ids of objects with files begin.
-PREFIXES = {ObjectKind.VOLUME: "vo", ObjectKind.NETWORK_FILE_SYSTEM: "sr"}
 
 
 class _Exists(Exception):

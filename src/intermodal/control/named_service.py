@@ -37,7 +37,8 @@ from modal._wire.messages.named import (
 )
 from modal.exception import InvalidError, NotFoundError
 
-_PREFIXES = {
+#: How their ids begin.
+PREFIXES = {
     ObjectKind.DICT: "di",
     ObjectKind.QUEUE: "qu",
     ObjectKind.VOLUME: "vo",
@@ -201,7 +202,7 @@ class NamedService:
             self._delete(record)
 
     def _create(self, kind: ObjectKind, environment: Environment, name: str, session_id: str) -> NamedRecord:
-        object_id = new_id(_PREFIXES[kind], self._rng)
+        object_id = new_id(PREFIXES[kind], self._rng)
         record = NamedRecord(object_id, kind.value, environment.environment_id, name, session_id, self._now())
         self._store.write_now([record])
         self._add(record)

@@ -13,6 +13,7 @@ import atexit
 import os
 import signal
 from _thread import allocate_lock, start_new_thread
+from abc import ABC, abstractmethod
 from time import perf_counter, sleep
 
 from . import streams
@@ -46,7 +47,7 @@ current: Optional[Shell] = None
 AGENT_GONE = 70  #: exit status when the agent ended the connection
 
 
-class Shell:
+class Shell(ABC):
     """Owns the machine. Every method but `wake` must be called with `lock` held where it says so."""
 
     def __init__(self, channel: Channel, task: Task):
@@ -65,19 +66,21 @@ class Shell:
         global current
         current = self
 
+    @abstractmethod
     def run(self) -> NoReturn:
         """Run inputs until told to stop."""
-        raise NotImplementedError
 
+    @abstractmethod
     def interrupt(self, item: Input, reason: str) -> None:
         """Make `item`'s code raise. Called with `lock` held."""
-        raise NotImplementedError
 
     def resume(self, item: Input) -> None:
         """`item`, a generator, has credit again. Called with `lock` held."""
+        return
 
     def work_arrived(self) -> None:
         """The queue has grown, or the loop should look at it again. Called with `lock` held."""
+        return
 
     def feed(self, data: bytes) -> None:
         """Take bytes of the agent. Called with `lock` held."""
@@ -220,9 +223,9 @@ class Shell:
 
     # --- terminals
 
+    @abstractmethod
     def key_pressed(self, session: Session) -> None:
         """Ctrl-C at the terminal: raise KeyboardInterrupt in user code. Called in the main thread, by a signal."""
-        raise NotImplementedError
 
     def hold_time(self) -> None:
         """Stop the clock: while a person is asked, no input runs out of time."""

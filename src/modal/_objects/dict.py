@@ -7,7 +7,7 @@ import io
 import pickle
 import struct
 from collections.abc import AsyncGenerator, AsyncIterator, Iterable
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any, Optional
 
 from .._renamed import renamed_parameter
@@ -24,6 +24,7 @@ from .._wire.messages.dict import (
     KEY_LIMIT,
     VALUE_LIMIT,
     DictEntry,
+    DictPart,
     DictPut,
     DictRef,
     DictScan,
@@ -32,6 +33,7 @@ from .._wire.messages.dict import (
 from .._wire.messages.named import ObjectKind
 from ..exception import RequestSizeError
 from .named import Named
+from .pulled import Pulled
 
 if TYPE_CHECKING:
     from .._wire.client import RpcClient
@@ -267,39 +269,20 @@ class Dict(Named):
 _MISSING = object()
 
 
-class _Scan:
-    """The entries of a dict, part by part; its methods run on the loop."""
+class _Scan(Pulled["list[tuple[bytes, bytes]]"]):
+    """The entries of a dict, part by part."""
 
     def __init__(self, obj: Dict, *, keys: bool, values: bool) -> None:
-        self._dict = obj
-        self._keys = keys
-        self._values = values
-        self._rpc: Optional[RpcClient] = None
-        self._stack: Optional[AsyncExitStack] = None
-        self._stream: Any = None
+        super().__init__(obj, DICT_SCAN, lambda dict_id: DictScan(dict_id, keys, values), [])
 
-    async def next(self) -> list[tuple[bytes, bytes]]:
-        """The next entries; none at the end."""
-        if self._stack is None:
-            self._rpc, dict_id = await self._dict._bind()
-            self._stack = AsyncExitStack()
-            opened = self._rpc.stream(DICT_SCAN, DictScan(dict_id, self._keys, self._values))
-            self._stream = await self._stack.enter_async_context(opened)
-        async for part, body in self._stream:
-            return [await self._cut(entry, body, at) for entry, at in _placed(part.entries)]
-        return []
+    async def _part(self, message: DictPart, body: bytes) -> list[tuple[bytes, bytes]]:
+        return [await self._cut(entry, body, at) for entry, at in _placed(message.entries)]
 
     async def _cut(self, entry: DictEntry, body: bytes, at: int) -> tuple[bytes, bytes]:
         from .._calls.payload import fetch
 
         key, value = body[at : at + entry.key], body[at + entry.key : at + entry.key + entry.value]
-        if entry.blob is not None and self._rpc is not None:
-            value = await fetch(self._rpc, entry.blob, b"")
-        return key, value
-
-    async def close(self) -> None:
-        if self._stack is not None:
-            await self._stack.aclose()
+        return key, value if entry.blob is None else await fetch(self._rpc, entry.blob, b"")
 
 
 def _placed(entries: Iterable[DictEntry]) -> list[tuple[DictEntry, int]]:

@@ -1,21 +1,35 @@
-"""Entries of volumes and network file systems, and how files are sent there. Runs on the bridge's loop."""
+"""What volumes and network file systems share: their entries, and how files are read and sent there."""
 
 from __future__ import annotations
 
 import asyncio
 import enum
-from collections.abc import AsyncIterator, Iterable
-from contextlib import AsyncExitStack
+from collections.abc import AsyncGenerator, AsyncIterator, Iterable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, BinaryIO, Callable, Optional, Union
+from typing import TYPE_CHECKING, BinaryIO, Callable, Optional, Union
 
+from .._sync import generator_in_caller, in_caller, on_loop
+from .._wire.messages.files import (
+    FILE_READ,
+    FILE_REMOVE,
+    FILES_LIST,
+    FILES_PUT,
+    FilePart,
+    FileRead,
+    FileRemove,
+    FilesList,
+    FilesListed,
+    FilesPut,
+)
 from ..exception import ConnectionError, InvalidError
+from .named import Named
+from .pulled import Pulled
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from .._wire.client import RpcClient
-    from .named import Named
+    from .._wire.messages.common import Empty
 
 CHUNK = 1024 * 1024  #: bytes sent at a time
 
@@ -60,59 +74,62 @@ class Upload:
     mode: int = 0o644
 
 
-class Listing:
-    """Entries of a directory, part by part."""
+class Listing(Pulled["list[FileEntry]"]):
+    """Entries of a directory, part by part. `next` raises NotFoundError when there is no such path."""
 
     def __init__(self, obj: Named, path: str, *, recursive: bool = False, is_glob: bool = False) -> None:
-        self._obj = obj
-        self._path = path
-        self._recursive = recursive
-        self._is_glob = is_glob
-        self._stack: Optional[AsyncExitStack] = None
-        self._stream: Any = None
+        super().__init__(obj, FILES_LIST, lambda object_id: FilesList(object_id, path, recursive, is_glob), [])
 
-    async def next(self) -> list[FileEntry]:
-        """The next entries; none at the end. Raises NotFoundError when there is no such path."""
-        if self._stack is None:
-            from .._wire.messages.files import FILES_LIST, FilesList
+    async def _part(self, message: FilesListed, body: bytes) -> list[FileEntry]:
+        return [FileEntry(one.path, _TYPES[one.kind.value], one.mtime, one.size) for one in message.entries]
 
-            rpc, object_id = await self._obj._bind()
-            self._stack = AsyncExitStack()
-            request = FilesList(object_id, self._path, self._recursive, self._is_glob)
-            self._stream = await self._stack.enter_async_context(rpc.stream(FILES_LIST, request))
-        async for part, _ in self._stream:
-            return [FileEntry(one.path, _TYPES[one.kind.value], one.mtime, one.size) for one in part.entries]
-        return []
-
-    async def close(self) -> None:
-        if self._stack is not None:
-            await self._stack.aclose()
+    async def entries(self) -> list[FileEntry]:
+        """All of them."""
+        return [entry for part in await self.rest() for entry in part]
 
 
-class Reading:
-    """The bytes of a file, part by part."""
+class Reading(Pulled[bytes]):
+    """The bytes of a file, part by part. `next` raises NotFoundError when there is no such file."""
 
     def __init__(self, obj: Named, path: str) -> None:
-        self._obj = obj
-        self._path = path
-        self._stack: Optional[AsyncExitStack] = None
-        self._stream: Any = None
+        super().__init__(obj, FILE_READ, lambda object_id: FileRead(object_id, path), b"")
 
-    async def next(self) -> bytes:
-        """The next bytes; b"" at the end. Raises NotFoundError when there is no such file."""
-        if self._stack is None:
-            from .._wire.messages.files import FILE_READ, FileRead
+    async def _part(self, message: Empty, body: bytes) -> bytes:
+        return body
 
-            rpc, object_id = await self._obj._bind()
-            self._stack = AsyncExitStack()
-            self._stream = await self._stack.enter_async_context(rpc.stream(FILE_READ, FileRead(object_id, self._path)))
-        async for _, data in self._stream:
-            return bytes(data)
-        return b""
 
-    async def close(self) -> None:
-        if self._stack is not None:
-            await self._stack.aclose()
+class WithFiles(Named):
+    """An object that holds files: what volumes and network file systems share."""
+
+    @generator_in_caller()
+    async def read_file(self, path: str) -> AsyncGenerator[bytes, None]:
+        """Read a file in pieces of up to 1 MiB, with `for` or `async for`; of a volume, as it is committed.
+
+        Raises:
+            NotFoundError: there is no such file.
+            InvalidError: it is a directory.
+        """
+        reading = Reading(self, path)
+        try:
+            while data := await on_loop(reading.next()):
+                yield data
+        finally:
+            await on_loop(reading.close())
+
+    @in_caller
+    async def remove_file(self, path: str, recursive: bool = False) -> None:
+        """Remove a file, or with `recursive` a directory.
+
+        Raises:
+            NotFoundError: there is no such path.
+            InvalidError: it is a directory and `recursive` is not set.
+        """
+
+        async def remove() -> None:
+            rpc, object_id = await self._bind()
+            await rpc.unary(FILE_REMOVE, FileRemove(object_id, path, bool(recursive)))
+
+        await on_loop(remove())
 
 
 async def send_files(
@@ -134,8 +151,6 @@ async def send_files(
         InvalidError: a local file cannot be read, or a directory is where a file should be.
         ConnectionError: the connection broke; of a volume nothing was written.
     """
-    from .._wire.messages.files import FILES_PUT, FilePart, FilesPut
-
     total = 0
     try:
         async with rpc.stream(FILES_PUT, FilesPut(object_id, force)) as stream:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
 _DEFAULT_SHELL = ("/bin/sh", "-c")
 
 
-class ImageChain:
+class ImageChain(ABC):
     """Layers to build, then files to place when a container starts. Never changes: methods return new images."""
 
     _layers: tuple[Layer, ...]
@@ -28,11 +29,11 @@ class ImageChain:
     _shell: tuple[str, ...]
 
     @classmethod
+    @abstractmethod
     def _of(
         cls, layers: tuple[Layer, ...], sources: tuple[FileSource, ...] = (), shell: tuple[str, ...] = _DEFAULT_SHELL
     ) -> Self:
         """Make an image; subclasses say how."""
-        raise NotImplementedError
 
     def _with_layer(self, layer: Layer, method: str) -> Self:
         if self._sources:

@@ -11,8 +11,7 @@ from .._renamed import renamed_parameter
 from .._sync import BlockingContext, blocking, generator_in_caller, in_caller, on_loop
 from .._wire.messages.named import ObjectKind
 from ..exception import InvalidError
-from .file_entries import FileEntry, Listing, Reading, Upload, send_files
-from .named import Named
+from .file_entries import FileEntry, Listing, Upload, WithFiles, send_files
 from .volume import local_file_of
 
 if TYPE_CHECKING:
@@ -21,7 +20,7 @@ if TYPE_CHECKING:
 Progress = Callable[..., Any]
 
 
-class NetworkFileSystem(Named):
+class NetworkFileSystem(WithFiles):
     """A directory that functions share while they run: what one writes, the others see at once.
 
     nfs = modal.NetworkFileSystem.from_name("my-nfs", create_if_missing=True)
@@ -122,21 +121,6 @@ class NetworkFileSystem(Named):
         return size
 
     @generator_in_caller()
-    async def read_file(self, path: str) -> AsyncGenerator[bytes, None]:
-        """Read a file in pieces of up to 1 MiB, with `for` or `async for`.
-
-        Raises:
-            NotFoundError: there is no such file.
-            InvalidError: it is a directory.
-        """
-        reading = Reading(self, path)
-        try:
-            while data := await on_loop(reading.next()):
-                yield data
-        finally:
-            await on_loop(reading.close())
-
-    @generator_in_caller()
     async def iterdir(self, path: str) -> AsyncGenerator[FileEntry, None]:
         """Iterate over entries, with `for` or `async for`.
 
@@ -158,16 +142,8 @@ class NetworkFileSystem(Named):
     @in_caller
     async def listdir(self, path: str) -> list[FileEntry]:
         """List entries; argument and errors as of `iterdir`."""
-        return await on_loop(self._list(path))
-
-    async def _list(self, path: str) -> list[FileEntry]:
-        listing, entries = Listing(self, path, is_glob="*" in path), []
-        try:
-            while part := await listing.next():
-                entries += [_as_listed(entry, path) for entry in part]
-        finally:
-            await listing.close()
-        return entries
+        found = await on_loop(Listing(self, path, is_glob="*" in path).entries())
+        return [_as_listed(entry, path) for entry in found]
 
     @in_caller
     async def add_local_file(
@@ -213,22 +189,6 @@ class NetworkFileSystem(Named):
             await on_loop(self._send(Upload(file.path, file.remote_path, file.mode), progress_cb))
         if not any(root.iterdir()):
             await on_loop(self._send(Upload(None, remote), None))
-
-    @in_caller
-    async def remove_file(self, path: str, recursive: bool = False) -> None:
-        """Remove a file, or with `recursive` a directory.
-
-        Raises:
-            NotFoundError: there is no such path.
-            InvalidError: it is a directory and `recursive` is not set.
-        """
-        from .._wire.messages.files import FILE_REMOVE, FileRemove
-
-        async def remove() -> None:
-            rpc, object_id = await self._bind()
-            await rpc.unary(FILE_REMOVE, FileRemove(object_id, path, bool(recursive)))
-
-        await on_loop(remove())
 
 
 def _as_listed(entry: FileEntry, path: str) -> FileEntry:

@@ -68,8 +68,8 @@ class Object:
         raise InvalidError(f"{self._what} cannot be hydrated outside a running app.")
 
     async def _load(self, resolver: Resolver) -> str:
-        """Create the object at the server and return its id. Called once by each resolver."""
-        raise NotImplementedError
+        """Create the object at the server and return its id; what can be a part of an app does. Called once a resolver."""
+        raise InvalidError(f"{self._what} cannot be a part of an app.")
 
     def __repr__(self) -> str:
         return f"modal.{self._what}" if self._object_id is None else f"modal.{self._what} ({self._object_id})"

@@ -5,7 +5,6 @@ from __future__ import annotations
 import queue
 import time
 from collections.abc import AsyncGenerator
-from contextlib import AsyncExitStack
 from typing import TYPE_CHECKING, Any, Optional
 
 from .._renamed import renamed_parameter
@@ -22,12 +21,14 @@ from .._wire.messages.queue import (
     QUEUE_SCAN,
     TTL_LIMIT,
     QueueGet,
+    QueueItems,
     QueuePut,
     QueueScan,
     QueueSelect,
 )
 from ..exception import InvalidError, RequestSizeError
 from .named import Named
+from .pulled import Pulled
 
 if TYPE_CHECKING:
     from .client import Client
@@ -326,30 +327,14 @@ class Queue(Named):
             await on_loop(scan.close())
 
 
-class _Scan:
-    """The items of a partition, part by part; its methods run on the loop."""
+class _Scan(Pulled["list[bytes]"]):
+    """The items of a partition, part by part."""
 
     def __init__(self, queue: Queue, partition: str, wait: float) -> None:
-        self._queue = queue
-        self._partition = partition
-        self._wait = wait
-        self._stack: Optional[AsyncExitStack] = None
-        self._stream: Any = None
+        super().__init__(queue, QUEUE_SCAN, lambda queue_id: QueueScan(queue_id, partition, wait), [])
 
-    async def next(self) -> list[bytes]:
-        """The next items; none at the end."""
-        if self._stack is None:
-            rpc, queue_id = await self._queue._bind()
-            self._stack = AsyncExitStack()
-            opened = rpc.stream(QUEUE_SCAN, QueueScan(queue_id, self._partition, self._wait))
-            self._stream = await self._stack.enter_async_context(opened)
-        async for part, body in self._stream:
-            return _cut(part.sizes, body)
-        return []
-
-    async def close(self) -> None:
-        if self._stack is not None:
-            await self._stack.aclose()
+    async def _part(self, message: QueueItems, body: bytes) -> list[bytes]:
+        return _cut(message.sizes, body)
 
 
 def _partition(partition: Optional[str]) -> str:

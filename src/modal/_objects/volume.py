@@ -12,8 +12,7 @@ from .._renamed import renamed_parameter
 from .._sync import BlockingContext, blocking, generator_in_caller, in_caller, on_loop
 from .._wire.messages.named import ObjectKind
 from ..exception import InvalidError
-from .file_entries import FileEntry, Listing, Reading, Upload, send_files
-from .named import Named
+from .file_entries import FileEntry, Listing, Upload, WithFiles, send_files
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -23,7 +22,7 @@ if TYPE_CHECKING:
     from .client import Client
 
 
-class Volume(Named):
+class Volume(WithFiles):
     """A file system that functions share and that keeps its content.
 
     What a container writes is seen by others once it is committed, with `commit`, by itself every few seconds, and when
@@ -156,47 +155,7 @@ class Volume(Named):
     @in_caller
     async def listdir(self, path: str, *, recursive: bool = False) -> list[FileEntry]:
         """List the committed entries of a directory; of a file: its own entry. Arguments and errors as of `iterdir`."""
-        return await on_loop(self._list(path, recursive))
-
-    async def _list(self, path: str, recursive: bool) -> list[FileEntry]:
-        listing, entries = Listing(self, path, recursive=recursive), []
-        try:
-            while part := await listing.next():
-                entries += part
-        finally:
-            await listing.close()
-        return entries
-
-    @generator_in_caller()
-    async def read_file(self, path: str) -> AsyncGenerator[bytes, None]:
-        """Read a committed file in pieces of up to 1 MiB, with `for` or `async for`.
-
-        Raises:
-            NotFoundError: there is no such file.
-            InvalidError: it is a directory.
-        """
-        reading = Reading(self, path)
-        try:
-            while data := await on_loop(reading.next()):
-                yield data
-        finally:
-            await on_loop(reading.close())
-
-    @in_caller
-    async def remove_file(self, path: str, recursive: bool = False) -> None:
-        """Remove a file, or with `recursive` a directory.
-
-        Raises:
-            NotFoundError: there is no such path.
-            InvalidError: it is a directory and `recursive` is not set.
-        """
-        from .._wire.messages.files import FILE_REMOVE, FileRemove
-
-        async def remove() -> None:
-            rpc, volume_id = await self._bind()
-            await rpc.unary(FILE_REMOVE, FileRemove(volume_id, path, bool(recursive)))
-
-        await on_loop(remove())
+        return await on_loop(Listing(self, path, recursive=recursive).entries())
 
     @in_caller
     async def copy_files(self, src_paths: Sequence[str], dst_path: str) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from abc import ABC, abstractmethod
 from collections import deque
 from typing import Any, Generic, Optional, Protocol, TypeVar, Union
 
@@ -28,7 +29,7 @@ class Carrier(Protocol):
         """Send what is queued, then hang up; `Endpoint.detached` follows. Idempotent."""
 
 
-class Endpoint:
+class Endpoint(ABC):
     """What client and server have in common. Subclasses handle the events that are not about streams."""
 
     #: Stop reading while the other side does not. For servers; if both sides did, they could wait for each other.
@@ -58,9 +59,9 @@ class Endpoint:
         except WireError as error:
             self.broken(error)
 
+    @abstractmethod
     def handle(self, event: Event) -> None:
         """React to an event that is not about the content of a stream."""
-        raise NotImplementedError
 
     def broken(self, error: WireError) -> None:
         """What arrives makes no sense: tell the other side and hang up."""

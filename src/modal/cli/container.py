@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import signal
 import sys
-from datetime import datetime
 from types import FrameType
 from typing import TYPE_CHECKING, NoReturn, Optional
 
@@ -23,7 +22,7 @@ from .._wire.messages.container import (
 from .env_option import env_option, environment_in_force
 from .errors import CliError
 from .request import ask
-from .tables import print_table
+from .tables import print_table, utc_time
 
 if TYPE_CHECKING:
     from .._wire.messages.app import AppEvent
@@ -49,7 +48,7 @@ def list_(env: Optional[str], as_json: bool) -> None:
             one.app_id,
             one.app_name,
             one.function_name,
-            datetime.fromtimestamp(one.started_at).astimezone().isoformat(timespec="seconds"),
+            utc_time(one.started_at),
             one.state.value,
         )
         for one in found

@@ -9,9 +9,10 @@ from typing import Any, Optional
 import click
 
 from .._wire.messages.named import ObjectKind
+from .confirm import confirm
 from .errors import CliError
 from .lazy import LazyGroup
-from .named import ENV, JSON, YES, confirm, create, show_list
+from .named import ENV, JSON, YES, create, show_list
 from .tables import print_table
 
 
@@ -43,7 +44,7 @@ def list_dicts(as_json: bool, env: Optional[str]) -> None:
 def clear(name: str, yes: bool, env: Optional[str]) -> None:
     """Delete every entry of the dict NAME."""
     found = _lookup(name, env)
-    confirm(f"Delete all entries of the dict {name!r}?", yes)
+    confirm(f"Delete all entries of the dict {name!r}?", yes, "--yes")
     found.clear()
     click.echo(f"Cleared the dict {name!r}.")
 
@@ -57,7 +58,7 @@ def delete(name: str, yes: bool, env: Optional[str]) -> None:
     from .._objects.dict import Dict
 
     _lookup(name, env)
-    confirm(f"Delete the dict {name!r} with all its entries?", yes)
+    confirm(f"Delete the dict {name!r} with all its entries?", yes, "--yes")
     Dict.delete(name, environment_name=env)
     click.echo(f"Deleted the dict {name!r}.")
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import datetime
 import os
 import posixpath
 import sys
@@ -14,7 +13,7 @@ import click
 from .. import _sync
 from .._objects.file_entries import FileEntry, FileEntryType, Listing, Reading
 from .errors import CliError
-from .tables import print_table
+from .tables import print_table, utc_time
 
 _KINDS = {
     FileEntryType.FILE: "file",
@@ -28,8 +27,10 @@ _KINDS = {
 
 def show_files(obj: Any, path: str, as_json: bool) -> None:
     """List the entries of a directory, or what a pattern with `*` matches."""
-    found = _sync.run(_entries(obj, path, recursive=False))
-    rows = [[one.path, _KINDS[one.type], _time(one.mtime), str(one.size) if as_json else _size(one)] for one in found]
+    found = _sync.run(Listing(obj, path, is_glob="*" in path).entries())
+    rows = [
+        [one.path, _KINDS[one.type], utc_time(one.mtime), str(one.size) if as_json else _size(one)] for one in found
+    ]
     print_table(["Filename", "Type", "Modified", "Size"], rows, as_json)
 
 
@@ -40,7 +41,7 @@ def get_files(obj: Any, remote: str, local: str, force: bool) -> None:
         CliError: a local file is in the way.
         NotFoundError: there is no such path.
     """
-    entries = _sync.run(_entries(obj, remote, recursive=True))
+    entries = _sync.run(Listing(obj, remote, recursive=True, is_glob="*" in remote).entries())
     base = posixpath.normpath(f"/{remote}").strip("/")
     if local == "-":
         _to_stdout(obj, base, entries)
@@ -100,21 +101,6 @@ async def _copy(obj: Any, path: str, file: Any) -> None:
             file.write(data)
     finally:
         await reading.close()
-
-
-async def _entries(obj: Any, path: str, *, recursive: bool) -> list[FileEntry]:
-    listing = Listing(obj, path, recursive=recursive, is_glob="*" in path)
-    found: list[FileEntry] = []
-    try:
-        while part := await listing.next():
-            found += part
-    finally:
-        await listing.close()
-    return found
-
-
-def _time(seconds: int) -> str:
-    return datetime.datetime.fromtimestamp(seconds).strftime("%Y-%m-%d %H:%M:%S")
 
 
 def _size(entry: FileEntry) -> str:

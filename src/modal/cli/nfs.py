@@ -8,8 +8,9 @@ from typing import Any, Optional
 import click
 
 from .._wire.messages.named import ObjectKind
+from .confirm import confirm
 from .lazy import LazyGroup
-from .named import ENV, JSON, YES, confirm, create, show_list
+from .named import ENV, JSON, YES, create, show_list
 
 
 @click.group("nfs", cls=LazyGroup)
@@ -95,7 +96,7 @@ def delete(nfs_name: str, yes: bool, env: Optional[str]) -> None:
     from .._objects.network_file_system import NetworkFileSystem
 
     _lookup(nfs_name, env)
-    confirm(f"Delete the network file system {nfs_name!r} with all its files?", yes)
+    confirm(f"Delete the network file system {nfs_name!r} with all its files?", yes, "--yes")
     NetworkFileSystem.delete(nfs_name, environment_name=env)
     click.echo(f"Deleted the network file system {nfs_name!r}.")
 

@@ -8,9 +8,10 @@ from typing import Any, Optional
 import click
 
 from .._wire.messages.named import ObjectKind
+from .confirm import confirm
 from .errors import CliError
 from .lazy import LazyGroup
-from .named import ENV, JSON, YES, confirm, create, show_list
+from .named import ENV, JSON, YES, create, show_list
 
 _PARTITION = click.option("-p", "--partition", help="Partition of the queue; the default one if not given.")
 
@@ -45,7 +46,7 @@ def delete(name: str, yes: bool, env: Optional[str]) -> None:
     from .._objects.queue import Queue
 
     _lookup(name, env)
-    confirm(f"Delete the queue {name!r} with all its items?", yes)
+    confirm(f"Delete the queue {name!r} with all its items?", yes, "--yes")
     Queue.delete(name, environment_name=env)
     click.echo(f"Deleted the queue {name!r}.")
 
@@ -62,7 +63,7 @@ def clear(name: str, partition: Optional[str], every: bool, yes: bool, env: Opti
         raise CliError("Give --partition or --all, not both.", 2)
     found = _lookup(name, env)
     what = "all partitions" if every else f"the partition {partition!r}" if partition else "the default partition"
-    confirm(f"Delete the items in {what} of the queue {name!r}?", yes)
+    confirm(f"Delete the items in {what} of the queue {name!r}?", yes, "--yes")
     found.clear(partition=partition, all=every)
     click.echo(f"Cleared {what} of the queue {name!r}.")
 

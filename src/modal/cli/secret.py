@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import datetime
 from typing import Optional
 
 import click
@@ -11,7 +10,7 @@ from .._wire.messages.secret import SECRET_LIST, SECRET_PUT, SecretEnvironment, 
 from .env_option import env_option, environment_in_force
 from .lazy import LazyGroup
 from .request import ask
-from .tables import print_table
+from .tables import print_table, utc_time
 
 
 @click.group("secret", cls=LazyGroup)
@@ -25,7 +24,7 @@ def secret_group() -> None:
 def list_secrets(env: Optional[str], as_json: bool) -> None:
     """List the secrets of an environment: their names, never their values."""
     found = ask(SECRET_LIST, SecretEnvironment(environment_in_force(env)))
-    rows = [[one.name, _time(one.created_at), _time(one.last_used_at)] for one in found.secrets]
+    rows = [[one.name, utc_time(one.created_at), utc_time(one.last_used_at) or "-"] for one in found.secrets]
     print_table(["Name", "Created at", "Last used at"], rows, as_json)
 
 
@@ -56,10 +55,3 @@ def _variables(pairs: tuple[str, ...]) -> dict[str, str]:
             raise click.UsageError(f"The key {key} is given twice.")
         variables[key] = value
     return variables
-
-
-def _time(seconds: Optional[float]) -> str:
-    """A moment in local time, with its zone; "-" for never."""
-    if seconds is None:
-        return "-"
-    return datetime.datetime.fromtimestamp(seconds).astimezone().strftime("%Y-%m-%d %H:%M %Z")

@@ -8,9 +8,10 @@ from typing import Any, Optional
 import click
 
 from .._wire.messages.named import ObjectKind
+from .confirm import confirm
 from .errors import CliError
 from .lazy import LazyGroup
-from .named import ENV, JSON, YES, confirm, create, show_list
+from .named import ENV, JSON, YES, create, show_list
 
 
 @click.group("volume", cls=LazyGroup)
@@ -113,7 +114,7 @@ def delete(volume_name: str, yes: bool, env: Optional[str]) -> None:
     from .._objects.volume import Volume
 
     _lookup(volume_name, env)
-    confirm(f"Delete the volume {volume_name!r} with all its files?", yes)
+    confirm(f"Delete the volume {volume_name!r} with all its files?", yes, "--yes")
     Volume.delete(volume_name, environment_name=env)
     click.echo(f"Deleted the volume {volume_name!r}.")
 
@@ -128,7 +129,7 @@ def rename(old_name: str, new_name: str, yes: bool, env: Optional[str]) -> None:
     from .._objects.volume import Volume
 
     _lookup(old_name, env)
-    confirm(f"Rename the volume {old_name!r} to {new_name!r}?", yes)
+    confirm(f"Rename the volume {old_name!r} to {new_name!r}?", yes, "--yes")
     Volume.rename(old_name, new_name, environment_name=env)
     click.echo(f"Renamed the volume {old_name!r} to {new_name!r}.")
 

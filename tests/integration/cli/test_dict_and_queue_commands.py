@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
+import pty
 import subprocess
 import sys
 from pathlib import Path
@@ -25,6 +27,24 @@ def cli(*args: object, answer: str = "", code: int = 0) -> str:
     return done.stdout if code == 0 else done.stderr
 
 
+def at_terminal(*args: object, answer: str, code: int = 0) -> str:
+    """What `modal` says to a person who is asked and answers."""
+    master, slave = pty.openpty()
+    command = [str(MODAL), *map(str, args)]
+    with subprocess.Popen(command, env=os.environ, stdin=slave, stdout=slave, stderr=slave) as process:
+        os.close(slave)
+        said = b""
+        while b"[y/N]" not in said:
+            said += os.read(master, 1024)
+        os.write(master, answer.encode())
+        with contextlib.suppress(OSError):  # the terminal's other end is closed as the command ends
+            while chunk := os.read(master, 1024):
+                said += chunk
+    os.close(master)
+    assert process.returncode == code, said
+    return said.decode()
+
+
 @pytest.mark.usefixtures("real_server")
 def test_a_dict_from_making_to_deleting() -> None:
     assert "Made the dict 'facts'" in cli("dict", "create", "facts")
@@ -44,9 +64,11 @@ def test_a_dict_from_making_to_deleting() -> None:
     [listed] = [one for one in json.loads(cli("dict", "list", "--json")) if one["name"] == "facts"]
     assert set(listed) == {"name", "created_at"}
     assert "facts" in cli("dict", "list")
-    cli("dict", "clear", "facts", answer="n\n", code=130)
+    assert "add --yes" in cli("dict", "clear", "facts", answer="y\n", code=2)
     assert facts.len() == 30
-    cli("dict", "clear", "facts", answer="y\n")
+    assert "Nothing was changed." in at_terminal("dict", "clear", "facts", answer="n\n", code=1)
+    assert facts.len() == 30
+    assert "Cleared" in at_terminal("dict", "clear", "facts", answer="y\n")
     assert facts.len() == 0
     assert "Deleted the dict 'facts'" in cli("dict", "delete", "facts", "--yes")
     assert "There is no dict 'facts'" in cli("dict", "delete", "facts", "--yes", code=1)

@@ -11,19 +11,17 @@ import logging
 import socket
 from collections import OrderedDict, deque
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field
 from itertools import islice
 
-from intermodal.control import container_variables
 from intermodal.control.apps import App, Apps
-from intermodal.control.buckets import mounted_bucket
 from intermodal.control.calls import Call, Calls, Finished, input_id, locate
+from intermodal.control.containers import Container, spec_of
 from intermodal.control.direct_calls import DirectCalls
-from intermodal.control.functions import Function, Functions, Revision
+from intermodal.control.functions import Function, Functions
 from intermodal.control.generator_values import GeneratorValues, Payload
 from intermodal.control.secret_service import SecretService
 from intermodal.machines.retry import Cause
-from intermodal.model.container import ContainerExit, ContainerSpec, ExitCause, MountedObject
+from intermodal.model.container import ContainerExit, ExitCause
 from intermodal.model.errors import BadImage, MissingTool, RuntimeFailure
 from intermodal.node.interface import Node
 from intermodal.scheduling import events, instructions
@@ -32,38 +30,16 @@ from modal._wire.messages.app import LogStream
 from modal._wire.messages.call import Output, Status
 from modal._wire.messages.common import ErrorInfo
 from modal._wire.messages.function import Concurrency
-from modal._wire.messages.runner import OpenLine, Outputs, RunInput, RunInputs, Start, Taken, Yielded
+from modal._wire.messages.runner import OpenLine, Outputs, RunInput, RunInputs, Taken, Yielded
 from modal.exception import InvalidError, NotFoundError
 
 log = logging.getLogger(__name__)
-_CREDIT = 4096  # unanswered inputs a runner must be ready to hold; the scheduler sends far fewer
 _TIMEOUT_SLACK = 2.0  # seconds a container gets to end a timed-out input by itself before it is killed
 _TIMEOUT_CHECK = 0.25  # seconds between looks for hung containers
 _ENDED_KEPT = 10_000  # ids of ended containers that are remembered
 _NODE = "local"
 _EXITS = 1_000  # containers with direct lines whose end is remembered
 CALLER_LOST = ErrorInfo("ExecutionError", "The call was ended since the container that waited for it is gone.")
-
-
-@dataclass(slots=True)
-class Container:
-    """A container as the server sees it."""
-
-    container_id: str
-    function: Function
-    app: App
-    revision: Revision  #: of the function, as it was when this container was asked for
-    started_at: float  #: seconds since the epoch
-    is_ready: bool = False
-    is_stopping: bool = False  #: was told to finish: what it loses now is not its inputs' doing
-    said_why: bool = False  #: reported why it could not start
-    running: dict[str, float] = field(default_factory=dict)  #: unanswered input id -> when it was pushed, oldest first
-    begun: dict[str, float] = field(default_factory=dict)  #: input id -> when the watchdog first saw it run
-    timed_out: set[str] = field(default_factory=set)  #: inputs for whose sake it was killed
-    has_terminal: bool = False  #: someone is asked at a terminal: time does not count meanwhile
-    may_have_lines: bool = True  #: it takes inputs that nobody has scheduled
-    has_line: bool = False  #: clients may have sent it inputs directly
-    exit: ContainerExit | None = None
 
 
 class Fleet:
@@ -337,7 +313,7 @@ class Fleet:
     async def _start_on_node(self, container: Container) -> None:
         assert self._node is not None
         try:
-            await self._node.start(self._spec(container))
+            await self._node.start(spec_of(container, self._secrets, self._stop_grace))
         except RuntimeFailure as error:
             self._not_started(
                 container, ErrorInfo("InternalFailure", str(error)), isinstance(error, (MissingTool, BadImage))
@@ -365,50 +341,6 @@ class Fleet:
     def _note_success(self, container: Container) -> None:
         if container.revision.revision_id == container.function.revision.revision_id:
             container.function.start_failure = None
-
-    def _spec(self, container: Container) -> ContainerSpec:
-        function, app, revision = container.function, container.app, container.revision
-        spec = revision.spec
-        platform = {
-            "MODAL_IS_REMOTE": "1",
-            "MODAL_TASK_ID": container.container_id,
-            "MODAL_IMAGE_ID": spec.image_id,
-            "MODAL_ENVIRONMENT": app.environment.name,
-        }
-        env, variables = container_variables.split(self._secrets.merged(spec.secret_ids), platform)
-        self._secrets.note_use([*spec.secret_ids, *(one.secret_id for one in spec.buckets)])
-        start = Start(
-            container_id=container.container_id,
-            app_id=app.app_id,
-            function_id=function.function_id,
-            function_name=spec.name,
-            environment=app.environment.name,
-            source=spec.source,
-            is_generator=spec.is_generator,
-            timeout=spec.timeout,
-            concurrency=spec.concurrency,
-            credit=_CREDIT,
-            objects=app.record.functions,
-            app_name=app.record.name or "",
-            app_description=app.record.description,
-            stop_grace=self._stop_grace,
-            interactive=app.is_interactive,
-            cls=spec.cls,
-            parameters_size=len(function.parameters),
-            variables=variables,
-        )
-        return ContainerSpec(
-            container.container_id,
-            revision.image,
-            start,
-            revision.body + function.parameters,
-            revision.files,
-            env,
-            spec.resources,
-            spec.block_network,
-            tuple(MountedObject(one.path, one.object_id, one.read_only) for one in spec.volumes),
-            tuple(mounted_bucket(one, self._secrets) for one in spec.buckets),
-        )
 
     def _stop(self, wanted: instructions.StopContainer) -> None:
         assert self._node is not None

@@ -68,7 +68,7 @@ class Object:
         raise InvalidError(f"{self._what} cannot be hydrated outside a running app.")
 
     async def _load(self, resolver: Resolver) -> str:
-        """Create the object at the server and return its id; what can be a part of an app does. Called once a resolver."""
+        """Create the object at the server and return its id. Called once a resolver; a part of an app overrides it."""
         raise InvalidError(f"{self._what} cannot be a part of an app.")
 
     def __repr__(self) -> str:

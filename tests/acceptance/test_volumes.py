@@ -372,3 +372,35 @@ def test_the_commands(platform: Platform, tmp_path: Path, volume: str) -> None:
     assert volume in [row["name"] for row in listed]
     out = platform.intermodal("volume", "verify").succeeded().out
     assert f"{volume}: as it was committed" in out
+
+
+def test_many_files_in_a_directory_and_a_huge_one(platform: Platform, program: Program, volume: str) -> None:
+    path = program(
+        f"""
+        import os
+        import modal
+        app = modal.App("volumes")
+        vol = modal.Volume.from_name("{volume}")
+
+        @app.function(volumes={{"/data": vol}})
+        def fill():
+            os.mkdir("/data/many")
+            for number in range(100_000):
+                open(f"/data/many/{{number}}", "w").close()
+            with open("/data/huge", "wb") as file:
+                file.seek(20 * 1024**3)
+                file.write(b"end")
+            vol.commit()
+
+        @app.local_entrypoint()
+        def main():
+            fill.remote()
+            print("names", len({{entry.path for entry in vol.iterdir("/many")}}))
+            [huge] = [entry for entry in vol.listdir("/") if entry.path == "huge"]
+            print("size", huge.size)
+        """
+    )
+    out = platform.modal("run", path).succeeded().out
+    assert "names 100000" in out
+    assert f"size {20 * 1024**3 + 3}" in out
+    assert "as it was committed" in platform.intermodal("volume", "verify", volume).succeeded().out

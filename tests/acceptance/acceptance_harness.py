@@ -186,9 +186,9 @@ class Platform:
         return process if process.is_running() and process.status() != psutil.STATUS_ZOMBIE else None
 
     def containers(self) -> set[str]:
-        """Ids of the containers that the machine holds for this data directory."""
-        folder = self.layout.runc_root
-        return {item.name for item in folder.iterdir()} if folder.is_dir() else set()
+        """Ids of the containers that the machine holds for this data directory, also when only their files are left."""
+        folders = [self.layout.runc_root, self.layout.containers]
+        return {item.name for folder in folders if folder.is_dir() for item in folder.iterdir()}
 
     def leftovers(self) -> list[str]:
         """Everything on this machine that belongs to the data directory and should not outlive its server."""

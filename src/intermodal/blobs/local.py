@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from intermodal.model.errors import DiskFull, RuntimeFailure
+from intermodal.threads import in_thread
 from modal.exception import InvalidError, NotFoundError
 
 Result = TypeVar("Result")
@@ -104,7 +105,7 @@ class LocalBlobWriter:
         if len(data) < _INLINE_BYTES:
             _translate(lambda: self._append(data))
         else:
-            await asyncio.to_thread(_translate, lambda: self._append(data))
+            await in_thread(_translate, lambda: self._append(data))
 
     async def commit(self) -> None:
         if self._ended:
@@ -118,7 +119,7 @@ class LocalBlobWriter:
                 raise InvalidError(
                     f"The content uploaded as blob {self._digest[:12]} has another digest; it was damaged."
                 )
-            await asyncio.to_thread(_translate, self._publish)
+            await in_thread(_translate, self._publish)
             self._ended = True
         finally:
             await self.abort()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import os
 from collections.abc import Iterator
@@ -13,6 +12,7 @@ from typing import Any, Protocol
 from intermodal.control.named_service import PREFIXES, NamedService
 from intermodal.control.rpc import Context, Dispatcher, ServerStream
 from intermodal.model.errors import DiskFull, RuntimeFailure
+from intermodal.threads import in_thread
 from intermodal.volumes.files import Found, Tree, shown
 from modal._wire.messages.common import Empty
 from modal._wire.messages.files import (
@@ -175,23 +175,22 @@ class _Writer:
 
 @contextlib.asynccontextmanager
 async def _entered(space: AbstractContextManager[Path]) -> Any:
-    """Enter and leave in a thread."""
-    root = await _do(space.__enter__)
+    """Enter and leave in a thread; also when the request is cancelled meanwhile, else a mount would stay."""
+    roots: list[Path] = []
     try:
-        yield root
+        await _do(lambda: roots.append(space.__enter__()))
+        yield roots[0]
     except BaseException as error:
-        # Leaving must not be cut short by a second cancellation: a mount would stay.
-        suppressed = await asyncio.shield(_do(space.__exit__, type(error), error, error.__traceback__))
-        if not suppressed:
+        if not roots or not await _do(space.__exit__, type(error), error, error.__traceback__):
             raise
     else:
-        await asyncio.shield(_do(space.__exit__, None, None, None))
+        await _do(space.__exit__, None, None, None)
 
 
 async def _do(work: Any, *args: Any) -> Any:
     """Do blocking work in a thread; the machine's failures become typed errors."""
     try:
-        return await asyncio.to_thread(work, *args)
+        return await in_thread(work, *args)
     except OSError as error:
         if error.errno in (28, 122):  # ENOSPC, EDQUOT
             raise DiskFull(f"The disk of volumes is full: {error.strerror}.") from error

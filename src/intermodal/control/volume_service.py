@@ -13,6 +13,7 @@ from typing import Any, Protocol
 from intermodal.control.access import require_user
 from intermodal.control.named_service import NamedService
 from intermodal.control.rpc import Context, Dispatcher, ServerStream
+from intermodal.threads import in_thread
 from intermodal.volumes.live import LiveFolders
 from intermodal.volumes.mounts import VolumeMounts
 from intermodal.volumes.store import VolumeStore
@@ -71,10 +72,10 @@ class VolumeService:
         self._named.require_object(ctx, ObjectKind.VOLUME, request.volume_id)
         problems = verify(self._store, request.volume_id, self._pool)
         try:
-            while (problem := await asyncio.to_thread(next, problems, None)) is not None:
+            while (problem := await in_thread(next, problems, None)) is not None:
                 await stream.send(VolumeProblem(problem))
         finally:
-            await asyncio.to_thread(problems.close)
+            await in_thread(problems.close)
 
     def _container(self, ctx: Context, volume_id: str, method: str) -> str:
         self._named.require_object(ctx, ObjectKind.VOLUME, volume_id)

@@ -101,6 +101,8 @@ class Reading(Pulled[bytes]):
 class WithFiles(Named):
     """An object that holds files: what volumes and network file systems share."""
 
+    _is_read_only = False  #: where a function has it mounted
+
     @generator_in_caller()
     async def read_file(self, path: str) -> AsyncGenerator[bytes, None]:
         """Read a file in pieces of up to 1 MiB, with `for` or `async for`; of a volume, as it is committed.

@@ -90,7 +90,7 @@ async def load_mounted(resolver: Resolver, below: Sequence[Mounted], above: Sequ
     if len(set(ids)) < len(ids):
         raise InvalidError("One volume is mounted at two paths; it can be mounted once in a container.")
     return LoadedMounts(
-        [VolumeMount(path, object_id) for (path, _), object_id in zip(volumes, ids)],
+        [VolumeMount(path, object_id, obj._is_read_only) for (path, obj), object_id in zip(volumes, ids)],
         await together(_load_bucket(resolver, path, bucket) for path, bucket in buckets),
     )
 

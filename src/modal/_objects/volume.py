@@ -97,6 +97,16 @@ class Volume(WithFiles):
 
     # -- where it is mounted
 
+    def read_only(self) -> Volume:
+        """The same volume, for a function that only reads it: there, writing to its files raises an `OSError` (EROFS).
+
+        @app.function(volumes={"/models": volume.read_only()})
+        def infer(): ...
+        """
+        same = type(self)._new(self._what)
+        same.__dict__.update(self.__dict__, _is_read_only=True)
+        return same
+
     @in_caller
     async def commit(self) -> None:
         """Make what this container has written durable and visible to others; in a container that has it mounted.

@@ -17,10 +17,10 @@ import asyncio
 import contextlib
 import logging
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Coroutine, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from intermodal.model.container import MountedObject
 from intermodal.model.errors import BadImage, RuntimeFailure
@@ -30,12 +30,14 @@ from intermodal.node.open_files import Use, uses_of
 from intermodal.overlay.mounts import mount_overlay
 from intermodal.runtimes.interface import BindMount
 from intermodal.runtimes.syscalls import MS_RDONLY, make_shared_point, unmount
+from intermodal.threads import in_thread
 from intermodal.volumes.live import LiveFolders
 from intermodal.volumes.mounts import FLAGS, OPTIONS, VolumeMounts
 from intermodal.volumes.store import Session, Version, VolumeStore
 from modal.exception import Error, InvalidError, NotFoundError
 
 log = logging.getLogger(__name__)
+T = TypeVar("T")
 _COMMIT_EVERY = 5.0  # seconds between looks for something to commit
 _COPY_EVERY = 60.0  # seconds between copies of what is being written
 
@@ -77,6 +79,7 @@ class VolumesHook(Hook):
         self._mounted: dict[str, list[_Mounted]] = {}
         self._containers: dict[str, Container] = {}
         self._committing: asyncio.Task[None] | None = None
+        self._working: set[asyncio.Task[Any]] = set()  #: what is never left half-done
 
     # -- the agent's life
 
@@ -90,7 +93,7 @@ class VolumesHook(Hook):
     async def close(self) -> None:
         if self._committing is not None:
             self._committing.cancel()
-            await asyncio.gather(self._committing, return_exceptions=True)
+            await asyncio.gather(self._committing, *self._working, return_exceptions=True)
 
     # -- a container's life
 
@@ -105,16 +108,17 @@ class VolumesHook(Hook):
             point.mkdir(parents=True)
             make_shared_point(point)
             try:
-                mounted.append(await asyncio.to_thread(self._open, wanted, point, f"{container.id}-{number}"))
+                await in_thread(self._open, wanted, point, f"{container.id}-{number}", mounted)
             except NotFoundError as error:
                 raise BadImage(f"What is to be mounted at {wanted.path} is gone: {error}") from error
             container.mounts.append(BindMount(point, wanted.path, wanted.read_only, follows=True))
 
-    def _open(self, wanted: MountedObject, point: Path, session_id: str) -> _Mounted:
+    def _open(self, wanted: MountedObject, point: Path, session_id: str, mounted: list[_Mounted]) -> None:
         if wanted.read_only:
-            return _Mounted(wanted, point, self._volumes.hold(wanted.object_id), None)
-        session = self._volumes.open(wanted.object_id, session_id)
-        return _Mounted(wanted, point, session.version, session)
+            mounted.append(_Mounted(wanted, point, self._volumes.hold(wanted.object_id), None))
+        else:
+            session = self._volumes.open(wanted.object_id, session_id)
+            mounted.append(_Mounted(wanted, point, session.version, session))
 
     async def started(self, container: Container) -> None:
         for one in self._mounted[container.id]:
@@ -152,20 +156,43 @@ class VolumesHook(Hook):
     async def commit(self, container: Container, volume_id: str) -> None:
         """Commit what the container has written to a volume. Raises `InvalidError`, `NotFoundError`, RuntimeFailure."""
         for one in self._find(container, volume_id):
-            async with one.lock:
-                await self._commit(container, one)
+            await self._to_the_end(self._commit_asked(container, one))
 
     async def reload(self, container: Container, volume_id: str) -> list[str]:
         """Show the container the latest version, after a commit; returns the open files that keep it from that."""
         for one in self._find(container, volume_id):
-            async with one.lock:
-                await self._commit(container, one)
-                async with self._paused(container):
-                    uses = await asyncio.to_thread(self._uses, container, one)
-                    if uses:
-                        return sorted({use.name for use in uses})
-                    await asyncio.to_thread(self._renew, one)
+            if open_files := await self._to_the_end(self._reload_asked(container, one)):
+                return open_files
         return []
+
+    async def _commit_asked(self, container: Container, one: _Mounted) -> None:
+        async with one.lock:
+            self._require_running(container)
+            await self._commit(container, one)
+
+    async def _reload_asked(self, container: Container, one: _Mounted) -> list[str]:
+        async with one.lock:
+            self._require_running(container)
+            await self._commit(container, one)
+            async with self._paused(container):
+                uses = await asyncio.to_thread(self._uses, container, one)
+                if not uses:
+                    await asyncio.to_thread(self._renew, one)
+        return sorted({use.name for use in uses})
+
+    async def _to_the_end(self, work: Coroutine[Any, Any, T]) -> T:
+        """Do what changes a mount to its end, also when whoever asked for it goes away.
+
+        Threads cannot be interrupted: the mount would be let go and the container resumed while one works on it still.
+        """
+        task = asyncio.create_task(work)
+        self._working.add(task)
+        task.add_done_callback(self._working.discard)
+        return await asyncio.shield(task)
+
+    def _require_running(self, container: Container) -> None:
+        if container.id not in self._containers:
+            raise RuntimeFailure(f"The container {container.id} has ended.")
 
     def _find(self, container: Container, volume_id: str) -> list[_Mounted]:
         found = [one for one in self._mounted.get(container.id, []) if one.wanted.object_id == volume_id]
@@ -187,13 +214,15 @@ class VolumesHook(Hook):
                 for one in self._mounted.get(container.id, []):
                     if one.lock.locked():
                         continue  # it is being committed
-                    async with one.lock:
-                        await self._commit_quietly(container, one)
+                    await self._to_the_end(self._commit_quietly(container, one))
 
     async def _commit_quietly(self, container: Container, one: _Mounted) -> None:
+        async with one.lock:
+            if container.id in self._containers:
+                await self._commit_if_due(container, one)
+
+    async def _commit_if_due(self, container: Container, one: _Mounted) -> None:
         """Commit unless the container is writing: then what it has is copied, from time to time."""
-        if container.id not in self._containers:
-            return
         try:
             if one.is_away:
                 await asyncio.to_thread(self._mount_again, one)

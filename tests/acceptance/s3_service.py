@@ -1,4 +1,7 @@
-"""A real S3 service for tests, OpenStack Swift of Debian's, in a network namespace that containers can reach."""
+"""Real S3 services for tests, in a network namespace that containers can reach.
+
+OpenStack Swift of Debian's wants keys; rclone, which serves a directory, gives anybody what is in it.
+"""
 
 from __future__ import annotations
 
@@ -8,6 +11,7 @@ import hmac
 import http.client
 import os
 import subprocess
+import sys
 from pathlib import Path
 from urllib.parse import quote
 from xml.etree import ElementTree
@@ -25,11 +29,16 @@ class S3Service:
         # A range for benchmarks of networks: nobody else has it.
         base = 198 << 24 | 18 << 16 | (os.getpid() % 16_384) << 2
         self._outside, self._address = (".".join(map(str, (base + last).to_bytes(4, "big"))) for last in (1, 2))
-        self._process: subprocess.Popen[str] | None = None
+        self._processes: list[subprocess.Popen[str]] = []
+        self.public = home / "public"  #: the directory whose subdirectories are public buckets
 
     @property
     def url(self) -> str:
         return f"http://{self._address}:8080"
+
+    @property
+    def public_url(self) -> str:
+        return f"http://{self._address}:8081"
 
     def start(self) -> None:
         name = self._name
@@ -44,20 +53,34 @@ class S3Service:
             f"ip -n {name} route add default via {self._outside}",
         ):
             subprocess.run(command.split(), check=True, capture_output=True, text=True)
+        self.public.mkdir()
+        rclone = Path(sys.executable).with_name("rclone")
+        serve = [rclone, "serve", "s3", "--config", os.devnull, "--addr", f"{self._address}:8081", self.public]
+        self._run(serve, "Starting s3 server")
         script = Path(__file__).with_name("swift_main.py")
-        self._process = subprocess.Popen(
-            ["ip", "netns", "exec", name, "/usr/bin/python3", "-I", script, self._home, self._address],
+        self._run(["/usr/bin/python3", "-I", script, self._home, self._address], "ready")
+
+    def _run(self, command: list[str | Path], last: str) -> None:
+        """Start a program in the namespace; it serves once it has said `last`."""
+        process = subprocess.Popen(
+            ["ip", "netns", "exec", self._name, *command],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
             text=True,
         )
-        assert self._process.stdout is not None
-        assert self._process.stdout.readline() == "ready\n"
+        self._processes.append(process)
+        assert process.stdout is not None
+        said = ""
+        while last not in said:
+            line = process.stdout.readline()
+            assert line, f"{command[0]} ended: {said}"
+            said += line
 
     def stop(self) -> None:
-        if self._process is not None:
-            self._process.kill()
-            self._process.communicate()
+        for process in self._processes:
+            process.kill()
+            process.communicate()
         for command in (["ip", "link", "delete", self._name], ["ip", "netns", "delete", self._name]):
             subprocess.run(command, capture_output=True)
 

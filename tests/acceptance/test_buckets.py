@@ -1,4 +1,4 @@
-"""Buckets in containers, from a real S3 service: OpenStack Swift."""
+"""Buckets in containers, from real S3 services: OpenStack Swift, and rclone for public ones."""
 
 from __future__ import annotations
 
@@ -169,6 +169,7 @@ def test_a_prefix_shows_a_part_and_a_read_only_mount_refuses_writes(run: Runner,
         ('bucket(secret="wrong")', ["access is denied"]),
         ('bucket(key="test:guest", secret="guest-secret")', ["access is denied"]),
         ('modal.CloudBucketMount(NAME, URL, secret=modal.Secret.from_dict({"A": "b"}))', ["must have AWS_ACCESS_KEY"]),
+        ("modal.CloudBucketMount(NAME, URL)", ["no such public bucket", "needs a secret"]),
         ('bucket(name="../etc")', ["'../etc' cannot be the name of a bucket"]),
         ('bucket(url="file:///etc")', ["bucket_endpoint_url must be"]),
         ('bucket(url=URL + ",allow_root")', ["bucket_endpoint_url must be"]),
@@ -191,6 +192,30 @@ def test_what_is_wrong_with_a_bucket_is_said(run: Runner, platform: Platform, mo
         assert word in outcome.err, str(outcome)
     outcome.shows_no_frame_of_ours()
     wait_until(lambda: not fuse_processes(platform), "the FUSE processes to end")
+
+
+def test_a_public_bucket_needs_no_secret(run: Runner, service: S3Service, name: str) -> None:
+    (service.public / name / "part").mkdir(parents=True)
+    (service.public / name / "part/given.txt").write_text("from outside")
+    out = (
+        run(f"""
+    @app.function(volumes={{
+        "/public": modal.CloudBucketMount(NAME, {service.public_url!r}),
+        "/part": modal.CloudBucketMount(NAME, {service.public_url!r}, key_prefix="part/", read_only=True),
+    }})
+    def f():
+        open("/public/made.txt", "w").write("made")
+        return os.listdir("/public/part"), open("/part/given.txt").read(), sorted(os.listdir("/public"))
+
+    @app.local_entrypoint()
+    def main():
+        print("found", *f.remote())
+    """)
+        .succeeded()
+        .out
+    )
+    assert "found ['given.txt'] from outside ['made.txt', 'part']" in out
+    assert (service.public / name / "made.txt").read_text() == "made"
 
 
 def test_containers_see_each_others_files(run: Runner) -> None:

@@ -105,7 +105,9 @@ def failure_of(bucket: MountedBucket, said: str) -> Error:
     at = bucket.endpoint_url or _AMAZON
     text = said.lower()
     if any(word in text for word in _MISSING):
-        return NotFoundError(f"{what}: there is no such bucket at {at}.")
+        if bucket.credentials:
+            return NotFoundError(f"{what}: there is no such bucket at {at}.")
+        return NotFoundError(f"{what}: there is no such public bucket at {at}; one that is not public needs a secret.")
     if any(word in text for word in _DENIED):
         keys = "the keys of its secret are wrong or" if bucket.credentials else "without a secret one"
         return InvalidError(f"{what}: access is denied by {at}; {keys} may not list it.")

@@ -24,48 +24,18 @@ import threading
 import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Executor
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 from intermodal.volumes.changes import REDIRECT, Change, Layers, changes
 from intermodal.volumes.durable import copy_changes, link, remove_tree, sync_tree, write
 from intermodal.volumes.entries import OPAQUE, Entry, entries_of
+from intermodal.volumes.session import Session, Version, print_of
 from modal.exception import NotFoundError
 
 #: A version of more layers is merged into one.
 MERGE_ABOVE = 20
 _TICK = 0.01  # seconds between two times that file systems tell apart, or more
 _ID = re.compile(r"vo-[0-9A-Za-z]{22}")
-
-
-@dataclass(frozen=True)
-class Version:
-    """What is committed."""
-
-    number: int = 0
-    layers: tuple[str, ...] = ()  #: ids, topmost first
-
-
-@dataclass
-class Session:
-    """One mount that writes: its own directories, over the version that it began with."""
-
-    volume_id: str
-    session_id: str
-    folder: Path
-    version: Version
-    #: What earlier copies of the writable directory have committed: path -> what tells whether it has changed.
-    copied: dict[str, tuple[Any, ...]] = field(default_factory=dict)
-    copies: list[str] = field(default_factory=list)  #: the layers that they made, oldest first
-    unpublished: list[str] = field(default_factory=list)  #: pending layers, oldest first
-    #: The lowest layers of the version, and one that stands for them from the next mount on.
-    merged: tuple[tuple[str, ...], str] | None = None
-    unused: tuple[str, ...] = ()  #: layers that it has held, and needs no more
-
-    @property
-    def upper(self) -> Path:
-        return self.folder / "upper"
 
 
 class VolumeStore:
@@ -115,10 +85,9 @@ class VolumeStore:
     def version(self, volume_id: str) -> Version:
         """What is committed now. Raises `NotFoundError`."""
         try:
-            found = json.loads((self._folder(volume_id) / "version.json").read_bytes())
+            return Version.from_json((self._folder(volume_id) / "version.json").read_bytes())
         except FileNotFoundError:
             raise NotFoundError(f"There is no volume {volume_id}; it was deleted.") from None
-        return Version(found["number"], tuple(found["layers"]))
 
     def layers(self, volume_id: str, version: Version) -> list[Path]:
         """The directories of a version, topmost first, above an empty one."""
@@ -174,8 +143,8 @@ class VolumeStore:
             remove_tree(session.folder)
             session.upper.mkdir(parents=True)
             self._like_below(session, session.upper)
-            _make_work(session.folder)
-            self._remember(session)
+            session.make_work()
+            session.remember_version()
         except BaseException:
             self.close(session)
             raise
@@ -228,10 +197,12 @@ class VolumeStore:
             new.mkdir()
             session.version = Version(before.number, (layer, *reversed(session.copies), *self._lowest(session)))
             self._like_below(session, new, pending if session.copied else session.upper)
-            self._remember(session)
             session.upper.rename(aside)
             moved = True
             new.rename(session.upper)
+            # While `old` is there, or `upper` is empty, a dead server's session has nothing else to be committed.
+            session.forget_copied()
+            session.remember_version()
         except BaseException:
             session.version = before
             if moved:
@@ -239,7 +210,8 @@ class VolumeStore:
             if session.copied:
                 remove_tree(pending)
             with contextlib.suppress(OSError):
-                self._remember(session)
+                session.remember_version()
+                session.remember_copied()
             raise
         if session.merged is not None:
             session.unused, session.merged = (*session.unused, *session.merged[0]), None
@@ -260,7 +232,9 @@ class VolumeStore:
         layer = self.new_layer(session.volume_id)
         time.sleep(_TICK)  # else what is written after it was copied could have the time that was seen
         self._copy_delta(session, layer, found, delta)
-        session.copied = {change.path: _print(change) for change in found}
+        session.copied = {change.path: print_of(change) for change in found}
+        with contextlib.suppress(OSError):
+            session.remember_copied()
         session.copies.append(layer)
         self._count(session.volume_id, layer)
         session.unpublished.append(layer)
@@ -326,12 +300,15 @@ class VolumeStore:
             session.upper.rename(old)
             session.upper.mkdir()
             self._like_below(session, session.upper)
-            self._remember(session)
+            session.forget_copied()
+            session.remember_version()
         except BaseException:
             session.version = before
             if old.exists():
                 remove_tree(session.upper)
                 old.rename(session.upper)
+            with contextlib.suppress(OSError):
+                session.remember_copied()
             self.let_go(session.volume_id, now)
             raise
         remove_tree(old)
@@ -350,10 +327,6 @@ class VolumeStore:
                 raise
         session.merged = session.version.layers, layer
 
-    def make_mountable(self, session: Session) -> None:
-        """Make the session's directories fit to be mounted again. Raises OSError."""
-        _make_work(session.folder)
-
     def pending(self, volume_id: str, layer: str) -> Path:
         """Where a layer is before it is published."""
         return self._folder(volume_id) / "pending" / layer
@@ -370,11 +343,9 @@ class VolumeStore:
         for draft in folder.glob("pending/*.draft"):
             remove_tree(draft)
         for path in sorted((folder / "open").iterdir()):
-            upper = path / "upper"
-            old = path / "old"  # its changes are in a pending layer
-            if upper.is_dir() and any(upper.iterdir()) and not old.exists():
-                self._settle(upper, volume_id, _version_in(path))
-                upper.rename(self.pending(volume_id, self.new_layer(volume_id)))
+            session = Session.left_in(volume_id, path)
+            if session is not None:
+                self._take_up(session)
             remove_tree(path)
         layers = sorted(path.name for path in (folder / "pending").iterdir())
         for layer in layers:
@@ -474,8 +445,7 @@ class VolumeStore:
         write(self._folder(volume_id) / "manifests" / layer, text.encode("utf-8", "surrogateescape"))
 
     def _write_version(self, volume_id: str, version: Version) -> None:
-        content = json.dumps({"number": version.number, "layers": version.layers}).encode()
-        write(self._folder(volume_id) / "version.json", content)
+        write(self._folder(volume_id) / "version.json", version.to_json())
 
     def _remove(self, volume_id: str) -> None:
         folder = self._folder(volume_id)
@@ -483,6 +453,18 @@ class VolumeStore:
         with contextlib.suppress(FileNotFoundError):
             folder.rename(gone)
         remove_tree(gone)
+
+    def _take_up(self, session: Session) -> None:
+        """Make what a dead server's session had written a pending layer."""
+        layer = self.new_layer(session.volume_id)
+        if not session.copied:
+            self._settle(session.upper, session.volume_id, session.version)
+            session.upper.rename(self.pending(session.volume_id, layer))
+            return
+        found = self._changes(session)
+        delta = self._delta(session, found)
+        if delta[0] or delta[1]:
+            self._copy_delta(session, layer, found, delta)
 
     def _changes(self, session: Session) -> list[Change]:
         return list(changes(session.upper, self._below(session.volume_id, session.version)))
@@ -494,16 +476,9 @@ class VolumeStore:
         """What has changed since the last copy: what to copy, paths that were copied then and are gone, and which
         directories hide what was there before."""
         below = self._below(session.volume_id, session.version)
-        opaque = {
-            change.path
-            for change in found
-            if change.opaque and session.copied.get(change.path) != _print(change) and below.find(change.path)
-        }
-        paths = {
-            change.path
-            for change in found
-            if session.copied.get(change.path) != _print(change) or any(map(opaque.__contains__, _parents(change.path)))
-        }
+        opaque = {one.path for one in found if one.opaque and not session.hid(one.path) and below.find(one.path)}
+        paths = {one.path for one in found if session.copied.get(one.path) != print_of(one)}
+        paths |= {one.path for one in found if any(map(opaque.__contains__, _parents(one.path)))}
         # The parents that the writable directory has are found there; those of a renamed directory are not.
         parents = {parent for path in paths for parent in _parents(path)}
         changed = [one for one in found if one.path in paths or (one.below is not None and one.path in parents)]
@@ -549,22 +524,6 @@ class VolumeStore:
         os.chown(upper, status.st_uid, status.st_gid)
         upper.chmod(stat.S_IMODE(status.st_mode))
 
-    def _remember(self, session: Session) -> None:
-        """Write down what the session is mounted on, for a server that finds it dead."""
-        content = json.dumps({"number": session.version.number, "layers": session.version.layers}).encode()
-        write(session.folder / "version.json", content, sync=False)
-
-
-def _version_in(folder: Path) -> Version:
-    found = json.loads((folder / "version.json").read_bytes())
-    return Version(found["number"], tuple(found["layers"]))
-
-
-def _make_work(folder: Path) -> None:
-    """The kernel refuses a work directory that was used before."""
-    remove_tree(folder / "work")
-    (folder / "work").mkdir()
-
 
 def _remove_mark(path: Path, name: str) -> None:
     try:
@@ -582,14 +541,3 @@ def _parents(path: str) -> list[str]:
 def _give(folder: Path, owner: int) -> None:
     folder.chmod(0o755)
     os.chown(folder, owner, owner)
-
-
-def _print(change: Change) -> tuple[Any, ...]:
-    """What tells whether an entry is the same as before. A directory's times change with its entries."""
-    status = change.status
-    if change.is_whiteout:
-        return ()  # the kernel makes them names of one file
-    if change.is_directory:
-        return change.opaque, status.st_mode, status.st_uid, status.st_gid
-    ctime = 0 if change.below is not None else status.st_ctime_ns  # a further name of it changes that
-    return status.st_ino, status.st_size, status.st_mtime_ns, ctime

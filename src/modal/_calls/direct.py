@@ -14,6 +14,7 @@ import socket
 import struct
 import threading
 import time
+import weakref
 from collections.abc import Coroutine
 from typing import Any, Callable, Optional
 
@@ -165,6 +166,7 @@ class _Line:
     """A connection to a container, used by one thread at a time. What comes over it is not to be trusted."""
 
     def __init__(self, client: RpcClient, connection: socket.socket, offer: DirectLine) -> None:
+        weakref.finalize(self, connection.close)  # nobody says when a function that was looked up is used no more
         self.client = client  #: of the server that it came from
         self.answered = 0
         self.is_good = True  #: worth using again

@@ -7,7 +7,8 @@ from pathlib import Path
 from intermodal.overlay.mounts import mount_overlay
 from intermodal.runtimes.syscalls import unmount
 from intermodal.volumes.mounts import FLAGS, OPTIONS
-from intermodal.volumes.store import Session, VolumeStore
+from intermodal.volumes.session import Session
+from intermodal.volumes.store import VolumeStore
 
 VOLUME = "vo-" + "0" * 22
 
@@ -22,7 +23,7 @@ class Mounted:
         self.mount()
 
     def mount(self) -> None:
-        self.store.make_mountable(self.session)
+        self.session.make_work()
         layers = self.store.layers(VOLUME, self.session.version)
         mount_overlay(layers, self.session.folder, self.root, flags=FLAGS, options=OPTIONS)
 

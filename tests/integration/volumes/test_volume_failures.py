@@ -15,8 +15,10 @@ import pytest
 from mounted_volume import VOLUME, Mounted
 
 from intermodal.runtimes.syscalls import unmount
+from intermodal.volumes import session as session_module
 from intermodal.volumes import store as store_module
 from intermodal.volumes.mounts import VolumeMounts
+from intermodal.volumes.session import Session
 from intermodal.volumes.store import VolumeStore
 from intermodal.volumes.verify import verify
 
@@ -54,7 +56,8 @@ def failing(module: Any, name: str, monkeypatch: pytest.MonkeyPatch, at: int) ->
 
 STEPS = [
     (Path, "rename"), (Path, "mkdir"), (store_module, "write"), (store_module, "sync_tree"), (store_module, "link"),
-    (store_module, "entries_of"), (store_module, "copy_changes"), (store_module, "_make_work"), (os, "chown"),
+    (store_module, "entries_of"), (store_module, "copy_changes"), (Session, "make_work"), (os, "chown"),
+    (session_module, "write"), (Path, "unlink"),
 ]  # fmt: skip
 
 

@@ -138,10 +138,9 @@ class Pair:
 
     def begin(self, now: View) -> None:
         """Mounted anew, with nothing changed."""
-        self.below = self.before = now
-        self.all_touched: set[str] = set()
-        self.all_made: set[str] = set()
+        self.before = now
         self.renamed: set[str] = set()  # directories; whether one that is back where it was has been away is not known
+        self.failed: set[str] = set()  # renames that failed: the kernel may have copied the directory up before
         self.copied = False
         self.committed()
 
@@ -188,11 +187,10 @@ class Pair:
         if not errors[0] and ("rename" in text or "make" in text or "directory" in text):
             made = {one for one in touched if after.get(one, "x")[0] == "directory"}
         self.touched |= touched
-        self.all_touched |= touched
         if text.startswith("rename"):
             self.renamed |= made
+            self.failed |= {path} if errors[0] else set()
         self.made |= made
-        self.all_made |= made
         return text + (f" (errno {errors[0]})" if errors[0] else "")
 
     @staticmethod
@@ -222,19 +220,16 @@ class Model:
 
     # -- what commits promise
 
-    def commit(
-        self, pair: Pair, before: View | None = None, touched: set[str] | None = None, made: set[str] | None = None
-    ) -> set[str]:
+    def commit(self, pair: Pair) -> set[str]:
         """Change `committed` as the last commit of the pair must have; returns the paths that may or may not be there.
 
         Every file, link and directory that was changed is as the mount has it, with its parents. What was deleted is
         gone, with all that is below it; its parents are there. A directory that took the place of another hides what
         that had.
         """
-        before = pair.before if before is None else before
-        touched = pair.touched if touched is None else touched
-        made = pair.made if made is None else made
-        now, result, unsure = view(pair.plain), self.committed, set()
+        before, touched, made = pair.before, pair.touched, pair.made
+        now, result = view(pair.plain), self.committed
+        unsure = {one for path in pair.failed for one in (path, *parents(path)) if one in now and one not in result}
         for path in sorted(touched):
             folders = [one for one in parents(path) if now.get(one, ("none",))[0] == "directory"]
             if path not in now and path not in before:  # it came and went
@@ -357,8 +352,7 @@ class Model:
             unmount(pair.mount.root)
         for pair in sorted(self.pairs, key=lambda one: one.mount.session.session_id):
             if pair is not late or not detached:
-                pair.copied = False
-                unsure |= self.commit(pair, pair.below, pair.all_touched, pair.all_made)
+                unsure |= self.commit(pair)
         self.pairs = []
         self.store = VolumeStore(self.folder / "volumes")
         self.store.recover(VOLUME)

@@ -297,6 +297,28 @@ def test_what_a_dead_server_left_is_committed_or_was_never_there(
     assert [path.name for path in (again.root / VOLUME / "pending").iterdir()] == []
 
 
+def test_what_a_dead_server_had_copied_does_not_undo_what_others_committed_since(
+    store: VolumeStore, mounts: VolumeMounts, tmp_path: Path
+) -> None:
+    (tmp_path / "mounted").mkdir()
+    one = Mounted(store, "one", tmp_path / "mounted")
+    (one.root / "a").write_text("one")
+    (one.root / "b").write_text("one")
+    (one.root / "gone").write_text("one")
+    (one.root / "doomed").write_text("one")
+    assert one.copy()
+    with mounts.writing(VOLUME) as root:
+        (root / "a").write_text("newer")
+        (root / "gone").unlink()
+    (one.root / "doomed").unlink()
+    (one.root / "b").write_text("one, later")
+    unmount(one.root)
+    again = VolumeStore(store.root)
+    assert again.recover(VOLUME) == 1
+    assert content(VolumeMounts(again, tmp_path / "run")) == {"a": "newer", "b": "one, later"}
+    assert list(verify(again, VOLUME)) == []
+
+
 @pytest.mark.parametrize("harm", ["content", "missing", "added", "mode", "manifest", "layer"])
 def test_the_checker_finds_every_kind_of_harm(harm: str, store: VolumeStore, mounts: VolumeMounts) -> None:
     with mounts.writing(VOLUME) as root:

@@ -33,7 +33,8 @@ from intermodal.runtimes.syscalls import MS_RDONLY, make_shared_point, unmount
 from intermodal.threads import in_thread
 from intermodal.volumes.live import LiveFolders
 from intermodal.volumes.mounts import FLAGS, OPTIONS, VolumeMounts
-from intermodal.volumes.store import Session, Version, VolumeStore
+from intermodal.volumes.session import Session, Version
+from intermodal.volumes.store import VolumeStore
 from modal.exception import Error, InvalidError, NotFoundError
 
 log = logging.getLogger(__name__)
@@ -329,7 +330,7 @@ class VolumesHook(Hook):
         """If that fails nothing can be written to the mount point, and it is tried again."""
         try:
             if one.session is not None:
-                self._volumes.make_mountable(one.session)
+                one.session.make_work()
             self._mount(one, self._layers(one))
         except (Error, OSError) as error:
             one.is_away = str(error)

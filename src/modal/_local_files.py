@@ -81,8 +81,12 @@ def _check_parts(path: str, shown: str, what: str) -> str:
     return "/".join(parts)
 
 
-def local_file(path: Union[str, os.PathLike[str]], remote: str) -> LocalFile:
-    """Describe one file. Raises InvalidError if it does not exist or is no regular file."""
+def local_file(path: Union[str, os.PathLike[str]], remote: str, for_folders: str = "add_local_dir") -> LocalFile:
+    """Describe one file. Raises InvalidError if it does not exist or is no regular file.
+
+    Args:
+        for_folders: the method to be used for a directory.
+    """
     local = Path(path).expanduser()
     try:
         status = local.stat()
@@ -91,18 +95,22 @@ def local_file(path: Union[str, os.PathLike[str]], remote: str) -> LocalFile:
     except OSError as error:
         raise InvalidError(f"The local file {str(local)!r} cannot be read: {error.strerror}.") from None
     if not stat.S_ISREG(status.st_mode):
-        kind = "a directory; use add_local_dir" if stat.S_ISDIR(status.st_mode) else "no regular file"
+        kind = f"a directory; use {for_folders}" if stat.S_ISDIR(status.st_mode) else "no regular file"
         raise InvalidError(f"{str(local)!r} is {kind}.")
     return LocalFile(local.absolute(), remote, _permissions(status.st_mode))
 
 
-def local_directory(path: Union[str, os.PathLike[str]]) -> Path:
-    """Check that a directory exists and return its absolute path. Raises InvalidError otherwise."""
+def local_directory(path: Union[str, os.PathLike[str]], for_files: str = "add_local_file") -> Path:
+    """Check that a directory exists and return its absolute path. Raises InvalidError otherwise.
+
+    Args:
+        for_files: the method to be used for a file.
+    """
     local = Path(path).expanduser().absolute()
     if not local.exists():
         raise InvalidError(f"The local directory {str(local)!r} does not exist.")
     if not local.is_dir():
-        raise InvalidError(f"{str(local)!r} is no directory; use add_local_file for a single file.")
+        raise InvalidError(f"{str(local)!r} is no directory; use {for_files} for a single file.")
     return local
 
 
@@ -149,6 +157,16 @@ def walk(
     for file in descend(str(root), "", frozenset()):
         guard.count(file)
         yield file
+
+
+def empty_directories(root: Path, *, recursive: bool) -> Iterator[str]:
+    """Directories below `root`, and itself as "", that have nothing in them."""
+    for folder, folders, files in os.walk(root):
+        if not folders and not files:
+            path = os.path.relpath(folder, root)
+            yield "" if path == "." else path
+        if not recursive:
+            return
 
 
 class _SizeGuard:

@@ -136,9 +136,9 @@ class Platform:
     def intermodal(self, *args: object, seconds: float = 120.0, **env: str) -> Outcome:
         return self._run("intermodal", args, None, seconds, env)
 
-    def python(self, program: Path, *args: object, seconds: float = 120.0) -> Outcome:
+    def python(self, program: Path, *args: object, cwd: Path | None = None, seconds: float = 120.0) -> Outcome:
         """Run a program that uses the SDK by itself."""
-        return self._run("python", (program, *args), None, seconds, {})
+        return self._run("python", (program, *args), cwd, seconds, {})
 
     def _run(
         self, command: str, args: tuple[object, ...], cwd: Path | None, seconds: float, env: Mapping[str, str]

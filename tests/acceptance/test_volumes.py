@@ -270,6 +270,8 @@ def test_a_deleted_volume(platform: Platform, program: Program, volume: str) -> 
         ('volumes={"/": vol}', "absolute"),
         ('volumes={"/proc/x": vol}', "belongs to the system"),
         ('volumes={"/a": vol, "/b": vol}', "two paths"),
+        ('volumes={"/a": vol, "/a/": other}', "Two things"),
+        ('volumes={"/a": vol}, network_file_systems={"//a/.": nfs}', "Two things"),
         ('volumes={"/a": "name"}', "modal.Volume"),
         ('volumes={"/a": vol}, network_file_systems={"/a/b": nfs}', "within"),
     ],

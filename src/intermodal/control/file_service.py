@@ -36,7 +36,7 @@ from modal._wire.messages.named import ObjectKind
 from modal.exception import InvalidError, NotFoundError
 
 CHUNK = 1024 * 1024  #: bytes sent at a time
-_ENTRIES = 1_000  # in one part of a listing
+_ENTRIES, _CHARACTERS = 1_000, 100_000  # in one part of a listing; a character takes up to six bytes there
 
 
 class Space(Protocol):
@@ -198,10 +198,12 @@ async def _do(work: Any, *args: Any) -> Any:
 
 
 def _take(found: Iterator[Found]) -> list[FileInfo]:
-    part = []
+    part: list[FileInfo] = []
+    characters = 0
     for entry in found:
         part.append(FileInfo(shown(entry.path), FileKind(entry.kind), entry.size, entry.mtime))
-        if len(part) == _ENTRIES:
+        characters += len(part[-1].path)
+        if len(part) == _ENTRIES or characters > _CHARACTERS:
             break
     return part
 

@@ -18,11 +18,19 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from intermodal.runtimes.syscalls import open_in_root
-from intermodal.volumes.entries import OPAQUE, WHITEOUT, is_opaque
+from intermodal.volumes.entries import OPAQUE, PATH_LIMIT, WHITEOUT, is_opaque
 
 REDIRECT = "trusted.overlay.redirect"
 #: What the system says of a path that is not what it was a moment ago.
 _CHANGED = (errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.ESTALE)
+
+
+class PathTooLong(OSError):
+    """A path is longer than paths of volumes can be."""
+
+    def __init__(self, path: str) -> None:
+        super().__init__(errno.ENAMETOOLONG, f"a path has more than {PATH_LIMIT:,} bytes", path[:100])
+        self.path = path
 
 
 @dataclass(frozen=True)
@@ -87,7 +95,12 @@ class Layers:
 
 
 def changes(upper: Path, below: Layers) -> Iterator[Change]:
-    """Everything that `upper`, mounted over `below`, changes there; parents first. Raises OSError."""
+    """Everything that `upper`, mounted over `below`, changes there; parents first.
+
+    Raises:
+        PathTooLong: a path has more than `PATH_LIMIT` bytes.
+        OSError: the disk failed.
+    """
     root = os.open(upper, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         # A directory; whether it is in `upper`; and where its further content is below, if it has been renamed.
@@ -112,6 +125,9 @@ def changes(upper: Path, below: Layers) -> Iterator[Change]:
                         origins.pop(name, None)
                     found[name] = change
             ordered = sorted(found)
+            for name in ordered:
+                if len(os.fsencode(found[name].path)) > PATH_LIMIT:
+                    raise PathTooLong(found[name].path)
             yield from (found[name] for name in ordered)
             folders += [
                 (found[name].path, found[name].below is None, origins.get(name))
@@ -175,4 +191,4 @@ def _join(folder: str, name: str) -> str:
     return f"{folder}/{name}" if folder else name
 
 
-__all__ = ["OPAQUE", "REDIRECT", "Change", "Layers", "changes", "opened"]
+__all__ = ["OPAQUE", "REDIRECT", "Change", "Layers", "PathTooLong", "changes", "opened"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import errno
 import os
@@ -12,7 +13,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from intermodal.volumes.changes import Change, opened
-from intermodal.volumes.entries import OPAQUE, WHITEOUT
+from intermodal.volumes.entries import OPAQUE, PATH_LIMIT, WHITEOUT
 
 _libc = ctypes.CDLL(None, use_errno=True)
 #: More files than this are made durable together with everything else on their file system.
@@ -42,18 +43,22 @@ def write(path: Path, content: bytes, *, sync: bool = True) -> None:
 def sync_tree(root: Path, files: Sequence[str]) -> None:
     """Make a tree durable, whose regular files these are. Raises OSError."""
     if len(files) > _ONE_BY_ONE:
-        descriptor = os.open(root, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-        try:
-            if _libc.syncfs(descriptor) != 0:
-                code = ctypes.get_errno()
-                raise OSError(code, f"sync {root}: {os.strerror(code)}")
-        finally:
-            os.close(descriptor)
+        _sync_file_system(root)
         return
     for path in files:
         _sync(root / path)
     for folder in {root, *((root / path).parent for path in files)}:
         _sync(folder)
+
+
+def _sync_file_system(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        if _libc.syncfs(descriptor) != 0:
+            code = ctypes.get_errno()
+            raise OSError(code, f"sync {path}: {os.strerror(code)}")
+    finally:
+        os.close(descriptor)
 
 
 def _sync(path: Path) -> None:
@@ -78,6 +83,10 @@ def copy_changes(source: Path, target: Path, found: Sequence[Change], gone: Sequ
     """
     target.mkdir()
     take_over(source, target, source.lstat())
+    # Once a file is on disk, the next write through a mapping of it is a fault, which changes its time.
+    in_turn = len(found) <= _ONE_BY_ONE
+    if not in_turn:
+        _sync_file_system(source)
     root = os.open(source, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         for change in found:
@@ -86,7 +95,7 @@ def copy_changes(source: Path, target: Path, found: Sequence[Change], gone: Sequ
             if change.below is not None:
                 link(change, target / change.path)
                 continue
-            _copy_from(root, target, change.path)
+            _copy_from(root, target, change.path, sync=in_turn)
             if change.path in opaque and _is_directory(target / change.path):
                 os.setxattr(target / change.path, OPAQUE, b"y")
             if change.is_whiteout:
@@ -121,7 +130,7 @@ def _has_parents(root: int, target: Path, path: str) -> bool:
     for name in path.split("/")[:-1]:
         folder = f"{folder}/{name}" if folder else name
         if not os.path.lexists(target / folder):
-            _copy_from(root, target, folder)
+            _copy_from(root, target, folder, sync=False)
         if not _is_directory(target / folder):
             return False
     return True
@@ -131,14 +140,14 @@ def _is_directory(path: Path) -> bool:
     return path.is_dir() and not path.is_symlink()
 
 
-def _copy_from(root: int, target: Path, path: str) -> None:
+def _copy_from(root: int, target: Path, path: str, *, sync: bool) -> None:
     folder, _, name = path.rpartition("/")
     with opened(root, folder) as descriptor:
         if descriptor is not None:
-            _copy(Path(f"/proc/self/fd/{descriptor}") / name, target / path)
+            _copy(Path(f"/proc/self/fd/{descriptor}") / name, target / path, sync=sync)
 
 
-def _copy(source: Path, target: Path) -> None:
+def _copy(source: Path, target: Path, *, sync: bool) -> None:
     """Copy one entry; a directory without what is in it. What is deleted or replaced meanwhile is left out."""
     try:
         status = source.lstat()
@@ -153,8 +162,8 @@ def _copy(source: Path, target: Path) -> None:
                 status = os.fstat(reading)
                 if not stat.S_ISREG(status.st_mode):
                     return
-                # The next write through a mapping of it is a fault then, which changes its time.
-                os.fsync(reading)
+                if sync:
+                    os.fsync(reading)
                 copy_file(reading, target)
             finally:
                 os.close(reading)
@@ -204,10 +213,31 @@ def take_over(source: Path, target: Path, status: os.stat_result) -> None:
 
 def remove_tree(path: Path) -> None:
     """Delete a tree, however deep; what cannot be deleted stays."""
-    try:
+    with contextlib.suppress(RecursionError):
         shutil.rmtree(path, ignore_errors=True)
-    except RecursionError:
+    if os.path.lexists(path):
         subprocess.run(["rm", "-rf", "--", path], check=False, stderr=subprocess.DEVNULL)
 
 
-__all__ = ["copy_changes", "link", "remove_tree", "sync_tree", "take_over", "write"]
+def remove_long(top: Path) -> None:
+    """Delete what is below `top` at paths of more than `PATH_LIMIT` bytes, while nobody uses that. Raises OSError."""
+    root = os.open(top, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        folders = [""]
+        while folders:
+            path = folders.pop()
+            with opened(root, path) as folder:
+                here = Path(f"/proc/{os.getpid()}/fd/{folder}")
+                for entry in [] if folder is None else list(os.scandir(folder)):
+                    full = f"{path}/{entry.name}" if path else entry.name
+                    if len(os.fsencode(full)) <= PATH_LIMIT:
+                        folders += [full] if entry.is_dir(follow_symlinks=False) else []
+                    elif entry.is_dir(follow_symlinks=False):
+                        remove_tree(here / entry.name)
+                    else:
+                        (here / entry.name).unlink()
+    finally:
+        os.close(root)
+
+
+__all__ = ["copy_changes", "link", "remove_long", "remove_tree", "sync_tree", "take_over", "write"]

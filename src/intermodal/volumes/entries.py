@@ -13,6 +13,8 @@ from typing import Any
 from intermodal.volumes.digests import digest_of
 
 OPAQUE = "trusted.overlay.opaque"
+#: Bytes of a path in a volume: the rest of what Linux allows is for the directories that volumes are kept in.
+PATH_LIMIT = 3584
 #: Numbers that overlayfs gives the device of a whiteout: it deletes what lower layers have of this name.
 WHITEOUT = os.makedev(0, 0)
 

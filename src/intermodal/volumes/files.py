@@ -19,9 +19,10 @@ from pathlib import Path
 
 from intermodal.runtimes.syscalls import open_in_root
 from intermodal.volumes.durable import remove_tree
+from intermodal.volumes.entries import PATH_LIMIT
 from modal.exception import InvalidError, NotFoundError
 
-_PATH_LIMIT = 4096
+_NAME_LIMIT = 255  # bytes, as Linux has it
 
 
 @dataclass(frozen=True)
@@ -74,7 +75,11 @@ class Tree:
         path = clean(path)
         top = self._follow(path)
         if top is None:
-            raise NotFoundError(f"There is no {'/' + path!r} in it.")
+            link = self.find(path)
+            if link is None:
+                raise NotFoundError(f"There is no {'/' + path!r} in it.")
+            yield link  # it leads nowhere
+            return
         if not stat.S_ISDIR(top.st_mode):
             yield _found(path, top)
             return
@@ -184,23 +189,28 @@ class Tree:
                 raise InvalidError(f"{'/' + path!r} is a directory; remove it with recursive=True (`--recursive`).")
 
     def copy(self, sources: list[str], target: str) -> None:
-        """Copy files as `cp` does; directories with what is in them.
+        """Copy files as `cp -r` does; directories with what is in them.
 
         Raises:
-            NotFoundError: a source does not exist.
+            NotFoundError: a source does not exist, or no directory for the target.
             InvalidError: several are copied to what is no directory, or one into itself.
         """
-        target = clean(target)
+        wants_folder, target = target.endswith("/"), clean(target)
         into = self._follow(target)
         is_folder = into is not None and stat.S_ISDIR(into.st_mode)
         if len(sources) > 1 and not is_folder:
             raise InvalidError(f"{'/' + target!r} is not a directory, so several files cannot be copied there.")
-        for source in map(clean, sources):
+        for given in sources:
+            source, is_content = clean(given), posixpath.basename(given.rstrip("/")) in ("", ".")
             there = self._follow(source)
             if there is None:
                 raise NotFoundError(f"There is no {'/' + source!r} in it.")
-            destination = posixpath.join(target, posixpath.basename(source)) if is_folder else target
-            if destination == source or (stat.S_ISDIR(there.st_mode) and f"{destination}/".startswith(f"{source}/")):
+            if wants_folder and not is_folder and not stat.S_ISDIR(there.st_mode):
+                raise NotFoundError(f"There is no directory {'/' + target!r} in it to copy {'/' + source!r} into.")
+            into_folder = is_folder and not is_content
+            destination = posixpath.join(target, posixpath.basename(source)) if into_folder else target
+            is_within = not source or f"{destination}/".startswith(f"{source}/")
+            if destination == source or (stat.S_ISDIR(there.st_mode) and is_within):
                 raise InvalidError(f"{'/' + source!r} cannot be copied onto or into itself.")
             if not is_folder and self._follow(posixpath.dirname(destination)) is None:
                 raise NotFoundError(f"There is no directory {'/' + posixpath.dirname(destination)!r} in it.")
@@ -298,8 +308,12 @@ class Tree:
 
 def clean(path: str) -> str:
     """A path from the root, without ``.``, ``..`` and double slashes; "" is the root. Raises `InvalidError`."""
-    if "\0" in path or len(os.fsencode(path)) > _PATH_LIMIT:
-        raise InvalidError(f"{path[:100]!r} is no path.")
+    if "\0" in path:
+        raise InvalidError(f"{path[:100]!r} is no path: it has a zero byte.")
+    if len(os.fsencode(path)) > PATH_LIMIT:
+        raise InvalidError(f"The path {path[:100]!r}… is too long: it may have {PATH_LIMIT:,} bytes.")
+    if any(len(os.fsencode(name)) > _NAME_LIMIT for name in path.split("/")):
+        raise InvalidError(f"{path[:100]!r}… has a name that is too long: one may have {_NAME_LIMIT} bytes.")
     if ".." in path.split("/"):
         raise InvalidError(f"A path may not contain '..': {path[:100]!r}.")
     return posixpath.normpath(f"/{path}").lstrip("/")

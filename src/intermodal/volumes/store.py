@@ -27,7 +27,7 @@ from concurrent.futures import Executor
 from pathlib import Path
 
 from intermodal.volumes.changes import REDIRECT, Change, Layers, changes
-from intermodal.volumes.durable import copy_changes, link, remove_tree, sync_tree, write
+from intermodal.volumes.durable import copy_changes, link, remove_long, remove_tree, sync_tree, write
 from intermodal.volumes.entries import OPAQUE, Entry, entries_of
 from intermodal.volumes.session import Session, Version, print_of
 from modal.exception import NotFoundError
@@ -457,6 +457,7 @@ class VolumeStore:
     def _take_up(self, session: Session) -> None:
         """Make what a dead server's session had written a pending layer."""
         layer = self.new_layer(session.volume_id)
+        remove_long(session.upper)
         if not session.copied:
             self._settle(session.upper, session.volume_id, session.version)
             session.upper.rename(self.pending(session.volume_id, layer))

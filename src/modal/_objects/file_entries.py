@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import enum
-from collections.abc import AsyncGenerator, AsyncIterator, Iterable
+from collections.abc import AsyncGenerator, AsyncIterator, Generator, Iterable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, BinaryIO, Callable, Optional, Union
+from pathlib import PurePath
+from typing import TYPE_CHECKING, Any, BinaryIO, Callable, Optional, Union
 
 from .._sync import generator_in_caller, in_caller, on_loop
 from .._wire.messages.files import (
@@ -74,6 +75,26 @@ class Upload:
     mode: int = 0o644
 
 
+class Entries(list[FileEntry]):
+    """A list that may be awaited as well, as people do in `async with modal.Volume.ephemeral() as volume`."""
+
+    def __await__(self) -> Generator[Any, None, Entries]:
+        yield from ()
+        return self
+
+
+def path_text(path: Any) -> str:
+    """A path in a volume or network file system as text. Raises InvalidError for what is none."""
+    if not isinstance(path, (str, PurePath)):
+        raise InvalidError(f"A path in a volume or network file system is a string, not {path!r}.")
+    text = str(path)
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        raise InvalidError(f"{text!r} is not valid Unicode, as the paths that you give must be.") from None
+    return text
+
+
 class Listing(Pulled["list[FileEntry]"]):
     """Entries of a directory, part by part. `next` raises NotFoundError when there is no such path."""
 
@@ -83,9 +104,9 @@ class Listing(Pulled["list[FileEntry]"]):
     async def _part(self, message: FilesListed, body: bytes) -> list[FileEntry]:
         return [FileEntry(one.path, _TYPES[one.kind.value], one.mtime, one.size) for one in message.entries]
 
-    async def entries(self) -> list[FileEntry]:
+    async def entries(self) -> Entries:
         """All of them."""
-        return [entry for part in await self.rest() for entry in part]
+        return Entries(entry for part in await self.rest() for entry in part)
 
 
 class Reading(Pulled[bytes]):
@@ -111,7 +132,7 @@ class WithFiles(Named):
             NotFoundError: there is no such file.
             InvalidError: it is a directory.
         """
-        reading = Reading(self, path)
+        reading = Reading(self, path_text(path))
         try:
             while data := await on_loop(reading.next()):
                 yield data
@@ -127,9 +148,11 @@ class WithFiles(Named):
             InvalidError: it is a directory and `recursive` is not set.
         """
 
+        text = path_text(path)
+
         async def remove() -> None:
             rpc, object_id = await self._bind()
-            await rpc.unary(FILE_REMOVE, FileRemove(object_id, path, bool(recursive)))
+            await rpc.unary(FILE_REMOVE, FileRemove(object_id, text, bool(recursive)))
 
         await on_loop(remove())
 
@@ -175,11 +198,21 @@ async def send_files(
     return total
 
 
+def _rewind(file: Any) -> None:
+    """What was written to a buffer just now is to be sent, not the nothing that is behind it."""
+    try:
+        if file.seekable():
+            file.seek(0)
+    except (AttributeError, OSError):
+        return  # such as a pipe, which is sent from where it is
+
+
 async def _pieces(upload: Upload) -> AsyncIterator[bytes]:
     if upload.source is None:
         return
     loop = asyncio.get_running_loop()
     if hasattr(upload.source, "read"):
+        _rewind(upload.source)
         while True:
             data = await loop.run_in_executor(None, upload.source.read, CHUNK)
             if not isinstance(data, (bytes, bytearray, memoryview)):

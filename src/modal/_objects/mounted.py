@@ -28,12 +28,16 @@ def check_mounted(volumes: Any, network_file_systems: Any) -> tuple[Mounted, ...
     """Check the parameters `volumes` and `network_file_systems`, and put them together.
 
     Raises:
-        InvalidError: a path is not possible, or an object is of the wrong kind.
+        InvalidError: a path is not possible or has two objects, or an object is of the wrong kind.
     """
     found = [
         *_checked("volumes", volumes, (Volume, CloudBucketMount)),
         *_checked("network_file_systems", network_file_systems, (NetworkFileSystem,)),
     ]
+    paths = [one.path for one in found]
+    twice = next((path for number, path in enumerate(paths) if path in paths[:number]), None)
+    if twice is not None:
+        raise InvalidError(f"Two things are to be mounted at {twice!r}; give each a directory of its own.")
     return merge_mounted((), found)
 
 

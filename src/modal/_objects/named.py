@@ -82,7 +82,8 @@ class Named(Object):
         await self._bind(client)
 
     async def _load(self, resolver: Resolver) -> str:
-        return await self._find(resolver.client)
+        # One that was found keeps its identity, whatever has its name now; an ephemeral one has no name.
+        return self._object_id or await self._find(resolver.client)
 
     async def _bind(self, client: Optional[Client] = None) -> tuple[RpcClient, str]:
         """The connection and the id; on the bridge's loop only.
@@ -132,12 +133,17 @@ class Named(Object):
 
     def __reduce__(self) -> tuple[Any, ...]:
         # Objects may be passed to functions, and be items of one another: what travels is how to find them.
-        return _revive, (type(self), self._object_id, self._what, self._name, self._environment)
+        state = {name: value for name, value in self.__dict__.items() if name in _TRAVELS}
+        return _revive, (type(self), self._what, state)
 
 
-def _revive(cls: type[Named], object_id: Optional[str], what: str, name: str, environment: Optional[str]) -> Named:
+#: What tells which object it is; not the connection that it is used through here.
+_TRAVELS = ("_object_id", "_name", "_environment", "_create_if_missing", "_is_read_only")
+
+
+def _revive(cls: type[Named], what: str, state: dict[str, Any]) -> Named:
     obj = cls._new(what)
-    obj._object_id, obj._name, obj._environment = object_id, name, environment
+    obj.__dict__.update(state)
     return obj
 
 

@@ -6,13 +6,13 @@ from collections.abc import AsyncGenerator
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any, BinaryIO, Callable, Optional, Union
 
-from .._local_files import local_directory, walk
+from .._local_files import local_directory
 from .._renamed import renamed_parameter
 from .._sync import BlockingContext, blocking, generator_in_caller, in_caller, on_loop
 from .._wire.messages.named import ObjectKind
 from ..exception import InvalidError
-from .file_entries import FileEntry, Listing, Upload, WithFiles, send_files
-from .volume import local_file_of
+from .file_entries import Entries, FileEntry, Listing, Upload, WithFiles, path_text, send_files
+from .volume import local_file_of, uploads_of
 
 if TYPE_CHECKING:
     from .client import Client
@@ -104,7 +104,11 @@ class NetworkFileSystem(WithFiles):
         Raises:
             InvalidError: a directory is there, or `fp` gives no bytes.
         """
-        remote = str(remote_path)
+        remote = path_text(remote_path)
+        if not hasattr(fp, "read"):
+            raise InvalidError(f"NetworkFileSystem.write_file takes an open binary file, not {type(fp).__name__}.")
+        if not remote.strip("/"):
+            raise InvalidError(f"{remote!r} is not possible as the path of a file.")
         if remote.endswith("/"):
             name = getattr(fp, "name", None)
             if not isinstance(name, str):
@@ -131,6 +135,7 @@ class NetworkFileSystem(WithFiles):
         Raises:
             NotFoundError: there is no such path.
         """
+        path = path_text(path)
         listing = Listing(self, path, is_glob="*" in path)
         try:
             while part := await on_loop(listing.next()):
@@ -142,8 +147,9 @@ class NetworkFileSystem(WithFiles):
     @in_caller
     async def listdir(self, path: str) -> list[FileEntry]:
         """List entries; argument and errors as of `iterdir`."""
+        path = path_text(path)
         found = await on_loop(Listing(self, path, is_glob="*" in path).entries())
-        return [_as_listed(entry, path) for entry in found]
+        return Entries(_as_listed(entry, path) for entry in found)
 
     @in_caller
     async def add_local_file(
@@ -162,8 +168,8 @@ class NetworkFileSystem(WithFiles):
         Raises:
             InvalidError: the local file does not exist.
         """
-        remote = f"/{Path(local_path).name}" if remote_path is None else str(remote_path)
-        file = local_file_of(local_path, remote)
+        remote = f"/{Path(local_path).name}" if remote_path is None else path_text(remote_path)
+        file = local_file_of(local_path, remote, "add_local_dir")
         await on_loop(self._send(Upload(file.path, remote, file.mode), progress_cb))
 
     @in_caller
@@ -184,11 +190,9 @@ class NetworkFileSystem(WithFiles):
             InvalidError: the local directory does not exist.
         """
         root = local_directory(local_path)
-        remote = f"/{root.name}" if remote_path is None else str(remote_path).rstrip("/") or "/"
-        for file in walk(root, remote, lambda path: False):
-            await on_loop(self._send(Upload(file.path, file.remote_path, file.mode), progress_cb))
-        if not any(root.iterdir()):
-            await on_loop(self._send(Upload(None, remote), None))
+        remote = f"/{root.name}" if remote_path is None else path_text(remote_path)
+        for upload in uploads_of(root, remote):
+            await on_loop(self._send(upload, progress_cb if upload.source is not None else None))
 
 
 def _as_listed(entry: FileEntry, path: str) -> FileEntry:

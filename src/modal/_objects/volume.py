@@ -7,12 +7,12 @@ from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any, BinaryIO, Optional, Union
 
 from .. import _sync
-from .._local_files import local_directory, local_file, walk
+from .._local_files import empty_directories, local_directory, local_file, walk
 from .._renamed import renamed_parameter
 from .._sync import BlockingContext, blocking, generator_in_caller, in_caller, on_loop
 from .._wire.messages.named import ObjectKind
 from ..exception import InvalidError
-from .file_entries import FileEntry, Listing, Upload, WithFiles, send_files
+from .file_entries import FileEntry, Listing, Upload, WithFiles, path_text, send_files
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -154,7 +154,7 @@ class Volume(WithFiles):
         Raises:
             NotFoundError: there is no such path.
         """
-        listing = Listing(self, path, recursive=recursive)
+        listing = Listing(self, path_text(path), recursive=recursive)
         try:
             while part := await on_loop(listing.next()):
                 for entry in part:
@@ -165,7 +165,7 @@ class Volume(WithFiles):
     @in_caller
     async def listdir(self, path: str, *, recursive: bool = False) -> list[FileEntry]:
         """List the committed entries of a directory; of a file: its own entry. Arguments and errors as of `iterdir`."""
-        return await on_loop(Listing(self, path, recursive=recursive).entries())
+        return await on_loop(Listing(self, path_text(path), recursive=recursive).entries())
 
     @in_caller
     async def copy_files(self, src_paths: Sequence[str], dst_path: str) -> None:
@@ -181,12 +181,13 @@ class Volume(WithFiles):
         """
         from .._wire.messages.files import FILES_COPY, FilesCopy
 
-        if isinstance(src_paths, str) or not all(isinstance(path, str) for path in src_paths):
+        if isinstance(src_paths, str) or not isinstance(src_paths, Sequence):
             raise InvalidError("Volume.copy_files takes a list of paths as src_paths.")
+        sources, target = [path_text(path) for path in src_paths], path_text(dst_path)
 
         async def copy() -> None:
             rpc, volume_id = await self._bind()
-            await rpc.unary(FILES_COPY, FilesCopy(volume_id, list(src_paths), dst_path))
+            await rpc.unary(FILES_COPY, FilesCopy(volume_id, sources, target))
 
         await on_loop(copy())
 
@@ -253,6 +254,8 @@ class VolumeUpload:
             InvalidError: the local file does not exist, or the path is not possible.
         """
         remote = _remote(remote_path, is_folder=str(remote_path).endswith("/"))
+        if mode is not None and not (isinstance(mode, int) and 0 <= mode <= 0o7777):
+            raise InvalidError(f"mode must be permission bits such as 0o644, not {mode!r}.")
         if hasattr(local_file, "read"):
             if remote.endswith("/"):
                 raise InvalidError(f"A file object needs the path of a file, not of a directory: {remote!r}.")
@@ -262,7 +265,7 @@ class VolumeUpload:
         if remote.endswith("/"):
             remote += Path(str(local_file)).name
         path: Any = local_file
-        file = local_file_of(path, remote)
+        file = local_file_of(path, remote, "put_directory")
         self._uploads.append(Upload(file.path, remote, file.mode if mode is None else mode))
 
     def put_directory(
@@ -278,9 +281,8 @@ class VolumeUpload:
         Raises:
             InvalidError: the local directory does not exist, or a file in it cannot be read.
         """
-        root, remote = local_directory(local_path), _remote(remote_path, is_folder=True)
-        for file in walk(root, remote.rstrip("/") or "/", lambda path: False, recursive=recursive):
-            self._uploads.append(Upload(file.path, file.remote_path, file.mode))
+        root, remote = local_directory(local_path, "put_file"), _remote(remote_path, is_folder=True)
+        self._uploads += uploads_of(root, remote, recursive=recursive)
 
     def __enter__(self) -> Self:
         return self
@@ -305,11 +307,20 @@ class VolumeUpload:
         await send_files(rpc, volume_id, self._uploads, force=self._force)
 
 
-def local_file_of(path: Union[Path, str], remote: str) -> Any:
-    """The local file, checked. Raises InvalidError."""
+def local_file_of(path: Union[Path, str], remote: str, for_folders: str) -> Any:
+    """The local file, checked; `for_folders` is the method for directories. Raises InvalidError."""
     if not isinstance(path, (str, Path)):
         raise InvalidError(f"A file to be uploaded is a path or an open binary file, not {path!r}.")
-    return local_file(path, remote)
+    return local_file(path, remote, for_folders)
+
+
+def uploads_of(root: Path, remote: str, *, recursive: bool = True) -> list[Upload]:
+    """The files of a local directory, and its directories that are empty, by their places below `remote`."""
+    top = remote.rstrip("/")
+    files = walk(root, top or "/", lambda path: False, recursive=recursive)
+    found = [Upload(file.path, file.remote_path, file.mode) for file in files]
+    empty = [f"{top}/{path}".rstrip("/") for path in empty_directories(root, recursive=recursive)]
+    return found + [Upload(None, path) for path in empty if path]
 
 
 def _remote(path: Union[PurePosixPath, str], *, is_folder: bool = False) -> str:

@@ -12,6 +12,7 @@ import pytest
 from mounted_volume import VOLUME, Mounted
 
 from intermodal.runtimes.syscalls import unmount
+from intermodal.volumes.changes import PathTooLong
 from intermodal.volumes.mounts import VolumeMounts
 from intermodal.volumes.store import MERGE_ABOVE, VolumeStore
 from intermodal.volumes.verify import verify
@@ -168,14 +169,17 @@ def test_a_directory_that_grows_over_commits_is_whole(
     assert list(verify(store, VOLUME)) == []
 
 
+@pytest.mark.parametrize("others", [0, 100])
 def test_what_is_written_through_a_mapping_after_a_copy_is_committed(
-    mounts: VolumeMounts, mounted: Callable[[str], Mounted]
+    others: int, mounts: VolumeMounts, mounted: Callable[[str], Mounted]
 ) -> None:
     one = mounted("one")
     (one.root / "a").write_text("0" * 4096)
     with (one.root / "a").open("r+b") as file, mmap.mmap(file.fileno(), 4096) as mapped:
         for number in b"123":
             mapped[0] = number
+            for other in range(others):
+                (one.root / f"b{other}").write_text(str(number))
             assert one.copy()
             assert content(mounts)["a"][0] == chr(number)
         mapped[0] = ord("4")
@@ -295,6 +299,41 @@ def test_what_a_dead_server_left_is_committed_or_was_never_there(
     assert list(verify(again, VOLUME)) == []
     assert [path.name for path in (again.root / VOLUME / "open").iterdir()] == []
     assert [path.name for path in (again.root / VOLUME / "pending").iterdir()] == []
+
+
+def deep(root: Path, name: str) -> None:
+    """Make a file at a path that is longer than any program can say, and one beside it."""
+    folder = root / name
+    folder.mkdir()
+    (folder / "beside").write_text("beside")
+    descriptor = os.open(folder, os.O_RDONLY)
+    for _ in range(60):
+        os.mkdir("d" * 100, dir_fd=descriptor)
+        below = os.open("d" * 100, os.O_RDONLY, dir_fd=descriptor)
+        os.close(descriptor)
+        descriptor = below
+    os.close(os.open("file", os.O_WRONLY | os.O_CREAT, dir_fd=descriptor))
+    os.close(descriptor)
+
+
+def test_paths_that_are_too_long_are_refused_and_keep_nothing_else_back(
+    store: VolumeStore, mounts: VolumeMounts, tmp_path: Path
+) -> None:
+    (tmp_path / "mounted").mkdir()
+    one = Mounted(store, "one", tmp_path / "mounted")
+    (one.root / "a").write_text("a")
+    deep(one.root, "deep")
+    with pytest.raises(PathTooLong):
+        store.copy(one.session)
+    unmount(one.root)
+    with pytest.raises(PathTooLong):
+        store.detach(one.session)
+    again = VolumeStore(store.root)
+    again.recover(VOLUME)
+    found = content(VolumeMounts(again, tmp_path / "run"))
+    assert (found["a"], found["deep/beside"]) == ("a", "beside")
+    assert not any(path.endswith("/file") for path in found)
+    assert list(verify(again, VOLUME)) == []
 
 
 def test_what_a_dead_server_had_copied_does_not_undo_what_others_committed_since(

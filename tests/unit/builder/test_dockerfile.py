@@ -58,7 +58,9 @@ def test_unbalanced_quotes_in_options_are_refused() -> None:
         dockerfile.pip_command(PipInstall(["a"], extra_options='--x "y'))
 
 
-@given(st.lists(st.text(st.characters(min_codepoint=32, exclude_characters="\x7f"), min_size=1), min_size=1))
+@given(
+    st.lists(st.text(st.characters(min_codepoint=32, exclude_characters="\x7f", codec="utf-8"), min_size=1), min_size=1)
+)
 def test_no_package_name_leaves_its_argument(packages: list[str]) -> None:
     recipe = dockerfile.pip_install("parent", PipInstall(packages))
     first, run, rest = recipe.text.split("\n")

@@ -31,6 +31,9 @@ from intermodal.overlay.mounts import mount_overlay
 from intermodal.runtimes.interface import BindMount
 from intermodal.runtimes.syscalls import MS_RDONLY, make_shared_point, unmount
 from intermodal.threads import in_thread
+from intermodal.volumes.changes import PathTooLong
+from intermodal.volumes.durable import remove_long
+from intermodal.volumes.entries import PATH_LIMIT
 from intermodal.volumes.live import LiveFolders
 from intermodal.volumes.mounts import FLAGS, OPTIONS, VolumeMounts
 from intermodal.volumes.session import Session, Version
@@ -86,7 +89,12 @@ class VolumesHook(Hook):
 
     async def open(self) -> None:
         for volume_id in self._volumes.volumes():
-            layers = await asyncio.to_thread(self._volumes.recover, volume_id)
+            try:
+                layers = await asyncio.to_thread(self._volumes.recover, volume_id)
+            except (Error, OSError, ValueError):
+                # It stays for the next start; the other volumes are not to suffer.
+                log.exception("what dead mounts had left of volume %s could not be committed", volume_id)
+                continue
             if layers:
                 log.info("committed to volume %s what %d mounts had left", volume_id, layers)
         self._committing = asyncio.create_task(self._commit_always(), name="volume commits")
@@ -141,8 +149,7 @@ class VolumesHook(Hook):
         keep = False
         try:
             if await asyncio.to_thread(self._volumes.has_changes, one.session):
-                if self._volumes.has_writes(one.session):
-                    await asyncio.to_thread(self._volumes.detach, one.session)
+                await self._detach_at_last(container, one)
                 await self._publish(one, one.session)
         except NotFoundError as error:
             self._failed(container, one, error)
@@ -152,18 +159,30 @@ class VolumesHook(Hook):
         finally:
             await asyncio.to_thread(self._volumes.close, one.session, keep=keep)
 
+    async def _detach_at_last(self, container: Container, one: _Mounted) -> None:
+        assert one.session is not None
+        try:
+            if await asyncio.to_thread(self._volumes.has_writes, one.session):
+                await asyncio.to_thread(self._volumes.detach, one.session)
+        except PathTooLong as error:
+            self._failed(container, one, error, "That path is left out; the rest is committed.")
+            await asyncio.to_thread(remove_long, one.session.upper)
+            await asyncio.to_thread(self._volumes.detach, one.session)
+
     # -- what containers ask for
 
     async def commit(self, container: Container, volume_id: str) -> None:
         """Commit what the container has written to a volume. Raises `InvalidError`, `NotFoundError`, RuntimeFailure."""
         for one in self._find(container, volume_id):
-            await self._to_the_end(self._commit_asked(container, one))
+            with _paths_checked(one):
+                await self._to_the_end(self._commit_asked(container, one))
 
     async def reload(self, container: Container, volume_id: str) -> list[str]:
         """Show the container the latest version, after a commit; returns the open files that keep it from that."""
         for one in self._find(container, volume_id):
-            if open_files := await self._to_the_end(self._reload_asked(container, one)):
-                return open_files
+            with _paths_checked(one):
+                if open_files := await self._to_the_end(self._reload_asked(container, one)):
+                    return open_files
         return []
 
     async def _commit_asked(self, container: Container, one: _Mounted) -> None:
@@ -336,3 +355,14 @@ class VolumesHook(Hook):
             one.is_away = str(error)
             raise
         one.is_away = ""
+
+
+@contextlib.contextmanager
+def _paths_checked(one: _Mounted) -> Iterator[None]:
+    try:
+        yield
+    except PathTooLong as error:
+        raise InvalidError(
+            f"The volume at {one.wanted.path} cannot be committed: {error.path[:100]}… has more than {PATH_LIMIT:,} "
+            "bytes, and no path in a volume can be longer. Shorten or remove it."
+        ) from None

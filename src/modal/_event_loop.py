@@ -14,6 +14,7 @@ from .exception import ClientClosed, InvalidError
 if TYPE_CHECKING:
     import asyncio
 
+Cleanup = Callable[[], Coroutine[Any, Any, Any]]
 _CLEANUP = 5.0  #: seconds an interrupted call may take to clean up before the caller goes on without it
 
 
@@ -122,7 +123,7 @@ if hasattr(os, "register_at_fork"):
 class _Waiter:
     """A coroutine under way on the loop, and the lock that its caller waits on."""
 
-    __slots__ = ("abandoned", "coro", "error", "lock", "loop", "task", "value")
+    __slots__ = ("abandoned", "coro", "ended", "error", "lock", "loop", "task", "value")
 
     def __init__(self, coro: Coroutine[Any, Any, Any], loop: asyncio.AbstractEventLoop) -> None:
         self.coro = coro
@@ -132,6 +133,7 @@ class _Waiter:
         self.task: Optional[asyncio.Task[None]] = None
         self.value: Any = None
         self.error: Optional[BaseException] = None
+        self.ended = False  #: with a value or an error, unless it was abandoned before it began
         self.abandoned = False
 
     def start(self) -> None:
@@ -147,6 +149,7 @@ class _Waiter:
         except BaseException as error:  # raised again in the caller's thread
             self.error = error
         finally:
+            self.ended = True
             self.lock.release()
 
     def cancel(self) -> None:
@@ -154,10 +157,13 @@ class _Waiter:
             self.task.cancel()
 
 
-def run(coro: Coroutine[Any, Any, T]) -> T:
+def run(coro: Coroutine[Any, Any, T], unclaimed: Optional[Cleanup] = None) -> T:
     """Run a coroutine on the loop and wait for it.
 
     An exception raised in the waiting thread (KeyboardInterrupt) cancels the coroutine and goes on.
+
+    Args:
+        unclaimed: makes a coroutine that is run when the coroutine has returned and the caller cannot have its value.
 
     Raises:
         InvalidError: called from the loop's own thread, which would wait for itself.
@@ -177,15 +183,22 @@ def run(coro: Coroutine[Any, Any, T]) -> T:
         waiter.abandoned = True
         if not bridge.loop.is_closed():
             bridge.loop.call_soon_threadsafe(waiter.cancel)
-            waiter.lock.acquire(timeout=_CLEANUP)
+            if not waiter.ended:
+                waiter.lock.acquire(timeout=_CLEANUP)
+            if unclaimed is not None and waiter.ended and waiter.error is None:
+                run(unclaimed())
         raise
     if waiter.error is not None:
         raise waiter.error
     return waiter.value  # type: ignore[no-any-return]
 
 
-async def run_async(coro: Coroutine[Any, Any, T]) -> T:
-    """Run a coroutine on the loop and await it from the caller's own event loop. Cancellation reaches the coroutine."""
+async def run_async(coro: Coroutine[Any, Any, T], unclaimed: Optional[Cleanup] = None) -> T:
+    """Run a coroutine on the loop and await it from the caller's own event loop. Cancellation reaches the coroutine.
+
+    Args:
+        unclaimed: as of `run`.
+    """
     import asyncio
 
     bridge = _bridge or _the_bridge()
@@ -194,6 +207,7 @@ async def run_async(coro: Coroutine[Any, Any, T]) -> T:
         return await coro
     future: asyncio.Future[T] = here.create_future()
     task: list[asyncio.Task[None]] = []
+    values: list[T] = []  # that it has returned: one, or none
 
     def settle(value: Any, error: Optional[BaseException]) -> None:
         if future.done():
@@ -209,6 +223,7 @@ async def run_async(coro: Coroutine[Any, Any, T]) -> T:
         value, raised = None, None
         try:
             value = await coro
+            values.append(value)
         except BaseException as error:  # raised again in the caller's loop
             raised = error
         try:
@@ -223,6 +238,7 @@ async def run_async(coro: Coroutine[Any, Any, T]) -> T:
         ended: asyncio.Future[None] = here.create_future()
 
         def tell(_: Any) -> None:
+            coro.close()  # it may not even have begun
             try:
                 here.call_soon_threadsafe(ended.cancel)  # does nothing when nobody waits any more
             except RuntimeError:  # as above
@@ -234,14 +250,18 @@ async def run_async(coro: Coroutine[Any, Any, T]) -> T:
 
         bridge.loop.call_soon_threadsafe(cancel)
         await asyncio.wait([ended], timeout=_CLEANUP)  # what the caller does next must not overtake it
+        if unclaimed is not None and values:
+            cleaning = asyncio.run_coroutine_threadsafe(unclaimed(), bridge.loop)
+            await asyncio.wait([asyncio.wrap_future(cleaning)], timeout=_CLEANUP)
         raise
 
 
 class _OnLoop(Generic[T]):
-    __slots__ = ("coro",)
+    __slots__ = ("coro", "unclaimed")
 
-    def __init__(self, coro: Coroutine[Any, Any, T]) -> None:
+    def __init__(self, coro: Coroutine[Any, Any, T], unclaimed: Optional[Cleanup]) -> None:
         self.coro = coro
+        self.unclaimed = unclaimed
 
     def __await__(self) -> Generator[_OnLoop[T], Any, T]:
         value: T = yield self
@@ -261,9 +281,9 @@ def is_async() -> _AskMode:
     return _AskMode()
 
 
-def on_loop(coro: Coroutine[Any, Any, T]) -> _OnLoop[T]:
-    """In a coroutine that runs in the caller: await `coro`, run on the loop."""
-    return _OnLoop(coro)
+def on_loop(coro: Coroutine[Any, Any, T], unclaimed: Optional[Cleanup] = None) -> _OnLoop[T]:
+    """In a coroutine that runs in the caller: await `coro`, run on the loop. `unclaimed` as of `run`."""
+    return _OnLoop(coro, unclaimed)
 
 
 def drive(coro: Any) -> Any:
@@ -272,7 +292,7 @@ def drive(coro: Any) -> Any:
         job = coro.send(None)
         while True:
             try:
-                value = False if type(job) is _AskMode else run(job.coro)
+                value = False if type(job) is _AskMode else run(job.coro, job.unclaimed)
             except BaseException as error:
                 job = coro.throw(error)
             else:
@@ -287,7 +307,7 @@ async def adrive(coro: Any) -> Any:
         job = coro.send(None)
         while True:
             try:
-                value = True if type(job) is _AskMode else await run_async(job.coro)
+                value = True if type(job) is _AskMode else await run_async(job.coro, job.unclaimed)
             except BaseException as error:
                 job = coro.throw(error)
             else:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections import deque
+from collections import OrderedDict, deque
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from typing import Any
@@ -23,6 +23,7 @@ from modal._wire.messages.queue import (
     QUEUE_GET,
     QUEUE_LEN,
     QUEUE_PUT,
+    QUEUE_RETURN,
     QUEUE_SCAN,
     TTL_LIMIT,
     QueueGet,
@@ -30,6 +31,7 @@ from modal._wire.messages.queue import (
     QueueLength,
     QueuePut,
     QueuePutDone,
+    QueueReturn,
     QueueScan,
     QueueSelect,
 )
@@ -40,6 +42,7 @@ _PARTITION_BYTES = 64
 _REPLY_BYTES = 8 * 1024 * 1024  # of items given at a time; the rest stays for the next one
 _SCAN_ITEMS = 200
 _IDLE = 3600.0  # seconds after which an unused queue leaves the memory
+_GIVEN = 20_000  # gets that are remembered, so that their items can be given back
 _RECHECK = 0.25  # seconds until an item that nobody can be given now is offered again
 
 
@@ -50,6 +53,16 @@ class _Waiter:
     ctx: Context
     request: Any
     done: asyncio.Future[Any]
+
+
+@dataclass(slots=True)
+class _Given:
+    """What a get was given."""
+
+    queue_id: str
+    partition: str
+    numbers: list[int]
+    expires_at: float
 
 
 @dataclass(slots=True)
@@ -69,6 +82,8 @@ class _Queue:
     state: QueueState
     used_at: float
     lines: dict[str, _Line] = field(default_factory=dict)
+    #: Partitions that hold nothing, where a put waits until there are fewer others.
+    slotless: dict[str, None] = field(default_factory=dict)
 
     def line(self, partition: str) -> _Line:
         return self.lines.setdefault(partition, _Line())
@@ -92,11 +107,13 @@ class QueueService:
         self._queues: dict[str, _Queue] = {}
         self._loading: dict[str, asyncio.Task[_Queue]] = {}
         self._tasks: set[asyncio.Future[Any]] = set()
+        self._given: OrderedDict[tuple[object, ...], _Given] = OrderedDict()  # by the reply key, latest last
         named.holders[ObjectKind.QUEUE] = self
 
     def register(self, dispatcher: Dispatcher) -> None:
         dispatcher.register(QUEUE_PUT, self.put)
         dispatcher.register(QUEUE_GET, self.get)
+        dispatcher.register(QUEUE_RETURN, self.take_back)
         dispatcher.register(QUEUE_SCAN, self.scan)
         dispatcher.register(QUEUE_LEN, self.len)
         dispatcher.register(QUEUE_CLEAR, self.clear)
@@ -108,7 +125,8 @@ class QueueService:
         queue = self._find(ctx, request.queue_id, request.partition)
         if queue is None:
             return self._again(self.put, ctx, request, body)
-        values = _cut(request, body)
+        _check_put(request)
+        values = _cut(request.sizes, body)
         line = queue.lines.get(request.partition)
         if not (line is not None and line.putters) and self._has_room(queue, request):
             self._put(queue, ctx, request, values)
@@ -118,15 +136,18 @@ class QueueService:
         waiter = _Waiter(ctx, request, asyncio.get_running_loop().create_future())
         entry = (waiter, values)
         queue.line(request.partition).putters.append(entry)
+        if not queue.state.length(request.partition):
+            queue.slotless[request.partition] = None
         self._park(queue, waiter, QueuePutDone(False), lambda line: line.putters.remove(entry))
         self._await_expiry(queue, waiter)
         return waiter.done
 
     def _has_room(self, queue: _Queue, request: QueuePut) -> bool:
-        if queue.state.has_room(request.partition, len(request.sizes)):
+        count = len(request.sizes) + request.more
+        if queue.state.has_room(request.partition, count):
             return True
         self._expire(queue)
-        return queue.state.has_room(request.partition, len(request.sizes))
+        return queue.state.has_room(request.partition, count)
 
     def _put(self, queue: _Queue, ctx: Context, request: QueuePut, values: list[bytes]) -> None:
         """Put values that there is room for. Raises StoreError, with nothing changed."""
@@ -139,6 +160,9 @@ class QueueService:
         except BaseException:
             queue.state.undo_put(partition, len(values), before)
             raise
+        self._added(queue, partition, items)
+
+    def _added(self, queue: _Queue, partition: str, items: list[Item]) -> None:
         large = [item for item in items if item.size > RESIDENT]
         if large:
             self._drop_when_stored(large)
@@ -152,6 +176,8 @@ class QueueService:
         queue = self._find(ctx, request.queue_id, request.partition)
         if queue is None:
             return self._again(self.get, ctx, request, body)
+        if not request.count:
+            return QueueItems()
         if not 1 <= request.count <= PARTITION_ITEMS:
             raise InvalidError(f"A get takes 1 to {PARTITION_ITEMS} items of a queue, not {request.count}.")
         if queue.state.length(request.partition):
@@ -168,6 +194,30 @@ class QueueService:
         queue.line(request.partition).getters.append(waiter)
         self._park(queue, waiter, QueueItems(), lambda line: line.getters.remove(waiter))
         return waiter.done
+
+    def take_back(self, ctx: Context, request: QueueReturn, body: bytes) -> Any:
+        """Put items where they were, which a get of this client was given and nobody has got."""
+        queue = self._find(ctx, request.queue_id, request.partition)
+        if queue is None:
+            return self._again(self.take_back, ctx, request, body)
+        partition, values = request.partition, _cut(request.sizes, body)
+        given = self._given.pop((*(ctx.reply_key or ())[:2], request.key, QUEUE_GET.name), None)
+        count = len(values)
+        if (
+            given is None
+            or (given.queue_id, given.partition) != (queue.queue_id, partition)
+            or len(given.numbers) < count
+        ):
+            raise InvalidError("These items cannot be given back: it is too long ago that they were taken.")
+        expires_at = max(given.expires_at, queue.state.expires_at(partition))
+        if expires_at <= self._now():
+            return Empty()
+        items = [Item(number, value, len(value)) for number, value in zip(given.numbers[-count:], values, strict=True)]
+        puts = [StoredItem(partition, item.number, item.value, expires_at) for item in items]
+        self._store.write_now([QueueWrite(queue.queue_id, puts=puts)], kept_reply(ctx, Empty()))
+        queue.state.give_back(partition, items, expires_at)
+        self._added(queue, partition, items)
+        return Empty()
 
     async def scan(self, ctx: Context, request: QueueScan, body: bytes, stream: ServerStream[Any, Any]) -> None:
         self._check(ctx, request.queue_id, request.partition)
@@ -188,6 +238,8 @@ class QueueService:
                     await asyncio.wait_for(arrived.wait(), request.wait)
                 except asyncio.TimeoutError:
                     return
+                if queue is not self._queues.get(queue.queue_id):
+                    raise NotFoundError(f"The queue {queue.queue_id} was deleted.")
         finally:
             line.followers.discard(arrived)
             self._tidy(queue, request.partition)
@@ -225,6 +277,7 @@ class QueueService:
             queue.state.clear(request.partition)
         for partition in list(queue.lines) if request.every else [request.partition]:
             self._make_room(queue, partition)
+        self._give_slots(queue)
         return Empty()
 
     # -- giving and waiting ------------------------------------------------------------------------------------
@@ -254,6 +307,8 @@ class QueueService:
         if waiter.done.done():
             return
         self._fresh(queue, partition)
+        if not queue.state.length(partition):
+            return  # it waits for another partition to become empty
         due = max(0.0, queue.state.expires_at(partition) - self._now()) + 0.01
         timer = asyncio.get_running_loop().call_later(due, self._await_expiry, queue, waiter)
         waiter.done.add_done_callback(lambda _: timer.cancel())
@@ -339,9 +394,23 @@ class QueueService:
         except Exception:
             queue.state.give_back(partition, items, expires_at)
             raise
+        if ctx.reply_key is not None:
+            numbers = [item.number for item in items]
+            self._given[ctx.reply_key] = _Given(queue.queue_id, partition, numbers, expires_at)
+            if len(self._given) > _GIVEN:
+                self._given.popitem(last=False)
         if partition in queue.lines:
             self._make_room(queue, partition)
+        if queue.slotless:
+            self._give_slots(queue)
         return reply, body
+
+    def _give_slots(self, queue: _Queue) -> None:
+        """Let those put who waited until fewer partitions hold something."""
+        while queue.slotless and queue.state.has_slot():
+            partition = next(iter(queue.slotless))
+            del queue.slotless[partition]
+            self._make_room(queue, partition)
 
     def _make_room(self, queue: _Queue, partition: str) -> None:
         """Let those put who waited for room, in their order."""
@@ -351,7 +420,9 @@ class QueueService:
             if waiter.done.done():
                 line.putters.popleft()
                 continue
-            if not queue.state.has_room(partition, len(values)):
+            if not queue.state.has_room(partition, len(values) + waiter.request.more):
+                if not queue.state.length(partition):
+                    queue.slotless[partition] = None
                 return
             line.putters.popleft()
             try:
@@ -400,6 +471,7 @@ class QueueService:
             self._expire(queue)
             for partition in list(queue.lines):
                 self._make_room(queue, partition)
+            self._give_slots(queue)
             if queue.used_at < now - _IDLE and not queue.lines:
                 del self._queues[queue_id]
 
@@ -414,6 +486,7 @@ class QueueService:
             queue.state.clear(partition)
             self._store.write([QueueWrite(queue.queue_id, cleared=(partition,))])
             self._make_room(queue, partition)
+            self._give_slots(queue)
 
     def _check(self, ctx: Context, queue_id: str, partition: str) -> None:
         self._named.require_object(ctx, ObjectKind.QUEUE, queue_id)
@@ -453,7 +526,7 @@ class QueueService:
         now = self._now()
         queue = self._queues[queue_id] = _Queue(queue_id, QueueState(int(now * 1_000_000)), now)
         for item in items:
-            size = RESIDENT + 1 if item.value is None else len(item.value)
+            size = ITEM_LIMIT if item.value is None else len(item.value)  # how large it is, only the store knows
             queue.state.restore(item.partition, Item(item.number, item.value, size), item.expires_at)
         return queue
 
@@ -478,14 +551,19 @@ class QueueService:
             task.exception()  # of the store, which says it by itself
 
 
-def _cut(request: QueuePut, body: bytes) -> list[bytes]:
-    """The values of a put. Raises `InvalidError` and `RequestSizeError`."""
+def _check_put(request: QueuePut) -> None:
     if not 1 <= len(request.sizes) <= PARTITION_ITEMS:
         raise InvalidError(f"A put adds 1 to {PARTITION_ITEMS} items to a queue, not {len(request.sizes)}.")
     if not 0 < request.ttl <= TTL_LIMIT:
         raise InvalidError(f"partition_ttl must be above 0 and at most {TTL_LIMIT} seconds, not {request.ttl:g}.")
+    if not 0 <= request.more <= PARTITION_ITEMS:
+        raise InvalidError(f"No {request.more} items can follow.")
+
+
+def _cut(sizes: list[int], body: bytes) -> list[bytes]:
+    """The values in a body. Raises `InvalidError` and `RequestSizeError`."""
     values, at = [], 0
-    for size in request.sizes:
+    for size in sizes:
         if not 0 <= size <= ITEM_LIMIT:
             raise RequestSizeError(f"An item of a queue may have {ITEM_LIMIT >> 10} KiB; this one has {size} bytes.")
         values.append(body[at : at + size])

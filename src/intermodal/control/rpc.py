@@ -40,7 +40,7 @@ StreamHandler = Callable[[Context, Request, bytes, "ServerStream[Any, Any]"], Aw
 
 class _Session:
     def __init__(self) -> None:
-        self.connections = 0
+        self.peers: set[Peer] = set()
         self.ending: asyncio.TimerHandle | None = None
 
 
@@ -129,9 +129,9 @@ class Dispatcher:
             peer.refuse(error)
 
     def is_connected(self, ctx: Context) -> bool:
-        """Whether the caller's session has a connection now."""
+        """Whether the caller's session has a connection now, which the other side has not closed."""
         session = self._sessions.get((ctx.principal, ctx.session_id))
-        return session is not None and session.connections > 0
+        return session is not None and not all(peer.is_gone() for peer in session.peers)
 
     async def close(self) -> None:
         """Hang up every connection, cancel every handler and wait until they are gone. Sessions are not closed."""
@@ -151,13 +151,13 @@ class Dispatcher:
 
     # Called by peers
 
-    def joined(self, principal: Principal, session_id: str) -> None:
+    def joined(self, peer: Peer, principal: Principal, session_id: str) -> None:
         session = self._sessions.get((principal, session_id))
         if session is None:
             session = self._sessions[(principal, session_id)] = _Session()
             for opened in self.session_opened:
                 opened(session_id, principal)
-        session.connections += 1
+        session.peers.add(peer)
         if session.ending is not None:
             session.ending.cancel()
             session.ending = None
@@ -167,8 +167,8 @@ class Dispatcher:
         session = self._sessions.get((principal, session_id)) if principal is not None else None
         if session is None or principal is None:
             return
-        session.connections -= 1
-        if session.connections == 0:
+        session.peers.discard(peer)
+        if not session.peers and session.ending is None:
             grace = 0.0 if for_good else self._session_grace
             session.ending = asyncio.get_running_loop().call_later(grace, self._over, principal, session_id)
 

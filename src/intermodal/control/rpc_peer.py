@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from intermodal.control.rpc_context import Authenticate, Context, Principal
 from intermodal.control.rpc_outcome import Outcome, failure_of, outcome_of, outcome_of_future
 from intermodal.control.rpc_run import Run, too_slow
+from modal._wire.carrier import StreamCarrier
 from modal._wire.codec import decode
 from modal._wire.connection import Aborted, Cancelled, Connection, Event, Hello, Opened, Said
 from modal._wire.endpoint import Carrier, Endpoint, MessageStream
@@ -66,6 +67,10 @@ class Peer(Endpoint):
             self._has_left = True
             self.cancel_all()
             self._dispatcher.left(self, self._principal, self._session, for_good=self._said_bye)
+
+    def is_gone(self) -> bool:
+        """Whether the client has closed the connection, though that may not have been noticed yet: it may be dead."""
+        return isinstance(self.carrier, StreamCarrier) and self.carrier.is_hung_up()
 
     @property
     def token_id(self) -> str:
@@ -127,7 +132,7 @@ class Peer(Endpoint):
             self._handshake.cancel()
         self._identity, self._session = self._principal.identity, event.session
         self.connection.welcome(self._dispatcher.version)
-        self._dispatcher.joined(self._principal, self._session)
+        self._dispatcher.joined(self, self._principal, self._session)
         if self._principal.kind != "container":  # whether a container lives is known from its process
             self._look()
 

@@ -52,7 +52,8 @@ class Run:
         The last one to cancel takes the execution along; a broken connection only one that does not change anything.
         """
         self._waiters.remove((peer, id))
-        if not self._waiters and (cancelled or not self.method.mutating):
+        # One that has an outcome keeps it, for who asks again.
+        if not self._waiters and not self._future.done() and (cancelled or not self.method.mutating):
             self._forget()
             self._future.cancel()
 

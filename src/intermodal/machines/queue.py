@@ -14,7 +14,7 @@ from modal._wire.messages.queue import PARTITION_ITEMS, PARTITIONS
 class Item:
     """An item. `value` is None while only the store has it."""
 
-    number: int  #: increasing within the queue, in all its time: one is never used again
+    number: int  #: increasing within the queue, in all its time; only an item that is given back has its own again
     value: bytes | None
     size: int
 
@@ -50,11 +50,15 @@ class QueueState:
             del self._partitions[name]
         return due
 
+    def has_slot(self) -> bool:
+        """Whether one more partition can hold something."""
+        return len(self._partitions) < PARTITIONS
+
     def has_room(self, partition: str, count: int) -> bool:
         """Whether so many items can be put."""
         one = self._partitions.get(partition)
         if one is None:
-            return len(self._partitions) < PARTITIONS and count <= PARTITION_ITEMS
+            return self.has_slot() and count <= PARTITION_ITEMS
         return len(one.items) + count <= PARTITION_ITEMS
 
     def put(self, partition: str, values: Sequence[bytes], expires_at: float) -> list[Item]:
@@ -91,9 +95,12 @@ class QueueState:
         return taken
 
     def give_back(self, partition: str, items: Sequence[Item], expires_at: float) -> None:
-        """Put items that were taken to the front again."""
+        """Put items that were taken where they were: before those of higher numbers."""
         one = self._partitions.setdefault(partition, _Partition())
-        one.items.extendleft(reversed(items))
+        front = list(items)
+        while one.items and one.items[0].number < items[-1].number:  # given back before these
+            front.append(one.items.popleft())
+        one.items.extendleft(sorted(front, key=lambda item: item.number, reverse=True))
         one.expires_at = max(one.expires_at, expires_at)
 
     def expires_at(self, partition: str) -> float:

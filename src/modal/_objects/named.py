@@ -100,18 +100,19 @@ class Named(Object):
         return self._rpc, self._object_id
 
     async def _ask(
-        self, method: Method[Any, Response], make: Callable[[str], Any], body: bytes = b""
+        self, method: Method[Any, Response], make: Callable[[str], Any], body: bytes = b"", key: str = ""
     ) -> tuple[Response, bytes]:
         """Call a unary method that the server answers at once; in the caller, see `_sync.in_caller`.
 
         Args:
             make: makes the request of the object's id.
+            key: idempotency key of the call; default: a new one.
         """
         rpc, object_id = self._rpc, self._object_id
         if rpc is None or object_id is None or self._generation != _event_loop.generation:
             bound: tuple[RpcClient, str] = await on_loop(self._bind())
             rpc, object_id = bound
-        request, key = make(object_id), rpc.new_key(method)
+        request, key = make(object_id), key or rpc.new_key(method)
         if rpc.quick is not None and not await is_async():
             answer = rpc.quick.unary(method, request, body, key)
             if answer is not None:

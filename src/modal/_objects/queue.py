@@ -15,12 +15,10 @@ from .._wire.messages.queue import (
     ITEM_LIMIT,
     PARTITION_ITEMS,
     QUEUE_CLEAR,
-    QUEUE_GET,
     QUEUE_LEN,
     QUEUE_PUT,
     QUEUE_SCAN,
     TTL_LIMIT,
-    QueueGet,
     QueueItems,
     QueuePut,
     QueueScan,
@@ -29,6 +27,7 @@ from .._wire.messages.queue import (
 from ..exception import InvalidError, RequestSizeError
 from .named import Named
 from .pulled import Pulled
+from .taking import Taking, cut
 
 if TYPE_CHECKING:
     from .client import Client
@@ -36,6 +35,7 @@ if TYPE_CHECKING:
 _PARTITION_BYTES = 64
 _BATCH_BYTES = 12 * 1024 * 1024  # of items put together
 _QUICK_BYTES = 256 * 1024  # of items put together without the loop
+_FOR_EVER = 1e9  # seconds
 _NOT_CONSUMED = "The items of Queue.iterate were never asked for: iterate over them."
 
 
@@ -58,13 +58,16 @@ class Queue(Named):
         """Return a partition's key as bytes; None is the default partition, b"".
 
         Raises:
-            InvalidError: for an empty key, one of more than 64 bytes, or one with a zero byte.
+            InvalidError: for an empty key, one of more than 64 bytes, one with a zero byte, or no valid Unicode.
         """
         if partition is None:
             return b""
         if not isinstance(partition, str):
             raise InvalidError(f"A partition key is a string, not {partition!r}.")
-        key = partition.encode("utf-8", "surrogatepass")
+        try:
+            key = partition.encode()
+        except UnicodeEncodeError:
+            raise InvalidError(f"A partition key is valid Unicode, unlike {partition[:70]!r}.") from None
         if not 0 < len(key) <= _PARTITION_BYTES:
             raise InvalidError(f"A partition key has 1 to {_PARTITION_BYTES} bytes; {partition[:70]!r} has {len(key)}.")
         if "\0" in partition:
@@ -153,10 +156,10 @@ class Queue(Named):
         Raises:
             queue.Empty: `timeout` passed.
         """
-        found = await self._take(_partition(partition), 1, _wait(block, timeout))
+        found = await Taking(self, _partition(partition), 1, _wait(block, timeout)).items()
         if block and not found:
             raise queue.Empty
-        return deserialize(found[0]) if found else None
+        return found[0] if found else None
 
     @in_caller
     async def get_many(
@@ -172,45 +175,15 @@ class Queue(Named):
 
         Raises:
             queue.Empty: `timeout` passed.
+            DeserializationError: the first item cannot be unpickled here; it is taken. Items before one that cannot be
+                are returned, and it stays.
         """
         if isinstance(n_values, bool) or not isinstance(n_values, int) or n_values < 1:
             raise InvalidError(f"Queue.get_many takes a number of items of 1 or more, not {n_values!r}.")
-        found = await self._take(_partition(partition), n_values, _wait(block, timeout))
+        found = await Taking(self, _partition(partition), n_values, _wait(block, timeout)).items()
         if block and not found:
             raise queue.Empty
-        return [deserialize(value) for value in found]
-
-    async def _take(self, partition: str, count: int, wait: Optional[float]) -> list[bytes]:
-        """What is there, or what comes in time; in the caller. Waiting is left to the loop, where it can be ended."""
-        if count <= PARTITION_ITEMS and not await is_async():
-            reply, body = await self._ask(QUEUE_GET, lambda queue_id: QueueGet(queue_id, partition, count, 0.0))
-            found = _cut(reply.sizes, body)
-            if found and reply.more:
-                return found + await on_loop(self._get(partition, count - len(found), 0.0))
-            if found or wait == 0.0:
-                return found
-        return await on_loop(self._get(partition, count, wait))
-
-    async def _get(self, partition: str, count: int, wait: Optional[float]) -> list[bytes]:
-        rpc, queue_id = await self._bind()
-        deadline = None if wait is None else time.monotonic() + wait
-        found: list[bytes] = []
-        while True:
-            request = QueueGet(queue_id, partition, min(count - len(found), PARTITION_ITEMS), wait)
-            reply, body = await rpc.unary(QUEUE_GET, request)
-            found += _cut(reply.sizes, body)
-            if found and not (reply.more and len(found) < count):
-                return found
-            if found:
-                wait = 0.0  # the rest of what was there
-                if not reply.sizes:
-                    return found
-            elif wait == 0.0:
-                return found
-            elif deadline is not None:
-                wait = deadline - time.monotonic()
-                if wait <= 0:
-                    return found
+        return found
 
     @in_caller
     async def put(
@@ -250,7 +223,8 @@ class Queue(Named):
     ) -> None:
         """Add items at the end: all of them or none, one after the other without others between them.
 
-        Items of more than 12 MiB together are added in parts of that size.
+        Items of more than 12 MiB together are added in parts of that size, the first of them once there is room for
+        all; should others fill the partition meanwhile, `queue.Full` says how many were added.
 
         Args:
             vs: the items, up to 5,000.
@@ -288,12 +262,15 @@ class Queue(Named):
     async def _put(self, values: list[bytes], partition: str, ttl: float, wait: Optional[float]) -> None:
         rpc, queue_id = await self._bind()
         deadline = None if wait is None else time.monotonic() + wait
+        added = 0
         for part in _parts(values):
             left = None if deadline is None else max(0.0, deadline - time.monotonic())
-            request = QueuePut(queue_id, partition, [len(value) for value in part], float(ttl), left)
+            more = len(values) - added - len(part)
+            request = QueuePut(queue_id, partition, [len(value) for value in part], float(ttl), left, more)
             reply, _ = await rpc.unary(QUEUE_PUT, request, b"".join(part))
             if not reply.accepted:
-                raise queue.Full
+                raise queue.Full(*([f"only the first {added} of {len(values)} items were added"] if added else []))
+            added += len(part)
 
     @in_caller
     async def len(self, *, partition: Optional[str] = None, total: bool = False) -> int:
@@ -334,7 +311,7 @@ class _Scan(Pulled["list[bytes]"]):
         super().__init__(queue, QUEUE_SCAN, lambda queue_id: QueueScan(queue_id, partition, wait), [])
 
     async def _part(self, message: QueueItems, body: bytes) -> list[bytes]:
-        return _cut(message.sizes, body)
+        return cut(message.sizes, body)
 
 
 def _partition(partition: Optional[str]) -> str:
@@ -350,9 +327,9 @@ def _wait(block: bool, timeout: Optional[float]) -> Optional[float]:
         return 0.0
     if timeout is None:
         return None
-    if isinstance(timeout, bool) or not isinstance(timeout, (int, float)) or not 0 <= timeout < 1e9:
+    if isinstance(timeout, bool) or not isinstance(timeout, (int, float)) or not timeout >= 0:
         raise InvalidError(f"A timeout is a number of seconds of 0 or more, not {timeout!r}.")
-    return float(timeout)
+    return float(timeout) if timeout < _FOR_EVER else None
 
 
 def _check_ttl(ttl: Any) -> None:
@@ -368,14 +345,6 @@ def _dumps(value: Any) -> bytes:
             "data in a Volume or a Dict and pass where it is."
         )
     return data
-
-
-def _cut(sizes: list[int], body: bytes) -> list[bytes]:
-    items, at = [], 0
-    for size in sizes:
-        items.append(body[at : at + size])
-        at += size
-    return items
 
 
 def _parts(values: list[bytes]) -> list[list[bytes]]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import select
 import struct
 from collections import deque
 from typing import Any, Optional
@@ -100,6 +101,14 @@ class StreamCarrier(asyncio.Protocol):
         if self._linger is not None:
             self._linger.cancel()
         self._endpoint.detached(exc)
+
+    def is_hung_up(self) -> bool:
+        """Whether the other side has closed the connection; what it sent before may still have to be read."""
+        if self._closing:
+            return True
+        poll = select.poll()
+        poll.register(self._transport.get_extra_info("socket").fileno(), select.POLLRDHUP)
+        return bool(poll.poll(0))
 
     # Carrier
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
-import json
+from collections.abc import Callable
 from typing import Any, Optional
 
 import click
@@ -14,6 +15,7 @@ from .errors import CliError
 from .lazy import LazyGroup
 from .named import ENV, JSON, YES, create, show_list
 from .tables import print_table
+from .values import Count, echo_json, echo_text, pull, unpickled, written
 
 
 @click.group("dict", cls=LazyGroup)
@@ -74,33 +76,38 @@ def get(name: str, key: str, env: Optional[str]) -> None:
     value = found.get(key, missing)
     if value is missing:
         raise CliError(f"The dict {name!r} has no key {key!r}.")
-    click.echo(str(value))
+    echo_text(str(value))
 
 
 @dict_group.command("items")
 @click.argument("name")
-@click.argument("n", type=click.IntRange(min=0), default=20)
+@click.argument("n", type=Count(min=0), default=20)
 @click.option("-a", "--all", "every", is_flag=True, help="Print all entries.")
 @click.option("-r", "--repr", "as_repr", is_flag=True, help="Print keys and values as Python writes them.")
 @JSON
 @ENV
 def items(name: str, n: int, every: bool, as_repr: bool, as_json: bool, env: Optional[str]) -> None:
     """Print N entries of the dict NAME (default: 20), or all, in no order."""
+    from .._objects.dict import _Scan
+
     found = _lookup(name, env)
-    stream = found.items()
-    try:
-        shown = list(stream if every else itertools.islice(stream, n + 1))
-    finally:
-        stream.close()
+    with contextlib.closing(pull(_Scan(found, keys=True, values=True))) as stream:
+        entries = [_unpickled(*entry) for entry in (stream if every else itertools.islice(stream, n + 1))]
+    shown = entries if every else entries[:n]
     if as_json and not as_repr:
-        pairs = [{"key": key, "value": value} for key, value in (shown if every else shown[:n])]
-        click.echo(json.dumps(pairs, indent=2, default=repr))
+        echo_json([{"key": key, "value": value} for key, value in shown])
         return
-    write: Any = repr if as_repr else str
-    rows = [[write(key), write(value)] for key, value in (shown if every else shown[:n])]
-    print_table(["Key", "Value"], rows, as_json)
-    if not every and len(shown) > n and not as_json:
+    write: Callable[[Any], str] = repr if as_repr else str
+    print_table(["Key", "Value"], [[written(key, write), written(value, write)] for key, value in shown], as_json)
+    if len(entries) > len(shown) and not as_json:
         click.echo(f"… and more: {found.len()} entries in all.")
+
+
+def _unpickled(key: bytes, value: bytes) -> tuple[Any, Any]:
+    from .._objects.dict import _key_from
+    from .._serialization import deserialize
+
+    return unpickled(key, _key_from), unpickled(value, deserialize)
 
 
 def _lookup(name: str, env: Optional[str]) -> Any:

@@ -27,6 +27,11 @@ class LazyGroup(click.Group):
         super().__init__(*args, **kwargs)
         self.entries = entries or {}
 
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        if not args and not ctx.resilient_parsing:
+            _refuse_without_command(self, ctx)
+        return super().parse_args(ctx, args)
+
     def list_commands(self, ctx: click.Context) -> list[str]:
         return [*self.entries, *super().list_commands(ctx)]
 
@@ -44,7 +49,11 @@ class LazyGroup(click.Group):
         if args and not args[0].startswith("-") and args[0] not in self.list_commands(ctx):
             hint = near_matches(args[0], self.list_commands(ctx))
             raise CliError(f"`{ctx.command_path}` has no command `{args[0]}`. {hint}".rstrip(), 2)
-        return super().resolve_command(ctx, args)
+        name, command, rest = super().resolve_command(ctx, args)
+        # Here as well, since not every group is a LazyGroup. Shell completion parses without running anything.
+        if isinstance(command, click.Group) and not rest and not ctx.resilient_parsing:
+            _refuse_without_command(command, click.Context(command, parent=ctx, info_name=name))
+        return name, command, rest
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """List the commands without importing them."""
@@ -56,3 +65,10 @@ class LazyGroup(click.Group):
         if rows:
             with formatter.section("Commands"):
                 formatter.write_dl(rows)
+
+
+def _refuse_without_command(group: click.Group, ctx: click.Context) -> None:
+    """Print the help of a group that needs a command, and exit with 2. (click before 8.2 exits with 0.)"""
+    if group.no_args_is_help:
+        click.echo(ctx.get_help(), err=True)
+        ctx.exit(2)

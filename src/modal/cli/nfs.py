@@ -71,7 +71,10 @@ def put(volume_name: str, local_path: str, remote_path: str, env: Optional[str])
 @click.option("--force/--no-force", default=False, help="Overwrite what is there.")
 @ENV
 def get(volume_name: str, remote_path: str, local_destination: str, force: bool, env: Optional[str]) -> None:
-    """Download a file or directory to LOCAL_DESTINATION (default: here; - is stdout)."""
+    """Download a file or directory to LOCAL_DESTINATION (default: here; - is stdout).
+
+    What a pattern such as data/*.csv matches goes into LOCAL_DESTINATION, which is made if needed.
+    """
     from .files import get_files
 
     get_files(_lookup(volume_name, env), remote_path, local_destination, force)

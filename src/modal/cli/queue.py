@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 from typing import Any, Optional
 
@@ -12,6 +13,7 @@ from .confirm import confirm
 from .errors import CliError
 from .lazy import LazyGroup
 from .named import ENV, JSON, YES, create, show_list
+from .values import Count, echo_text, printable, pull, unpickled, written
 
 _PARTITION = click.option("-p", "--partition", help="Partition of the queue; the default one if not given.")
 
@@ -70,17 +72,18 @@ def clear(name: str, partition: Optional[str], every: bool, yes: bool, env: Opti
 
 @queue_group.command("peek")
 @click.argument("name")
-@click.argument("n", type=click.IntRange(min=1), default=1)
+@click.argument("n", type=Count(min=1), default=1)
 @_PARTITION
 @ENV
 def peek(name: str, n: int, partition: Optional[str], env: Optional[str]) -> None:
     """Print the next N items of the queue NAME (default: 1) and leave them there."""
-    stream = _lookup(name, env).iterate(partition=partition)
-    try:
+    from .._objects.queue import _partition, _Scan
+    from .._serialization import deserialize
+
+    scan = _Scan(_lookup(name, env), _partition(partition), wait=0.0)
+    with contextlib.closing(pull(scan)) as stream:
         for item in itertools.islice(stream, n):
-            click.echo(str(item))
-    finally:
-        stream.close()
+            echo_text(printable(written(unpickled(item, deserialize), str)))  # one line an item
 
 
 @queue_group.command("len")

@@ -19,7 +19,7 @@ def utc_time(at: Optional[float]) -> str:
 
 
 def print_table(columns: Sequence[str], rows: Sequence[Sequence[str]], as_json: bool) -> None:
-    """Print `rows`, each with one cell a column, to stdout.
+    """Print `rows`, each with one cell a column, to stdout. A table has control characters as Python writes them.
 
     Args:
         as_json: print a JSON list of objects instead, with the columns' names in snake case as keys.
@@ -28,6 +28,12 @@ def print_table(columns: Sequence[str], rows: Sequence[Sequence[str]], as_json: 
         keys = [column.lower().replace(" ", "_") for column in columns]
         click.echo(json.dumps([dict(zip(keys, row)) for row in rows], indent=2))
         return
-    widths = [max(len(cell) for cell in cells) for cells in zip(columns, *rows)]
-    for row in (columns, *rows):
+    table = [columns, *([_escaped(cell) for cell in row] for row in rows)]
+    widths = [max(len(cell) for cell in cells) for cells in zip(*table)]
+    for row in table:
         click.echo("  ".join(cell.ljust(width) for cell, width in zip(row, widths)).rstrip())
+
+
+def _escaped(cell: str) -> str:
+    r"""Without what would break the table: a newline becomes ``\n``."""
+    return cell if cell.isprintable() else "".join(c if c.isprintable() else repr(c)[1:-1] for c in cell)

@@ -42,7 +42,7 @@ def list_volumes(env: Optional[str], as_json: bool) -> None:
 @JSON
 @ENV
 def ls(volume_name: str, path: str, as_json: bool, env: Optional[str]) -> None:
-    """List the files in PATH (default: the root directory) of the volume."""
+    """List the files in PATH (default: the root directory), or those that a pattern such as **/*.csv matches."""
     from .files import show_files
 
     show_files(_lookup(volume_name, env), path, as_json)
@@ -55,7 +55,10 @@ def ls(volume_name: str, path: str, as_json: bool, env: Optional[str]) -> None:
 @click.option("--force/--no-force", default=False, help="Overwrite what is there.")
 @ENV
 def get(volume_name: str, remote_path: str, local_destination: str, force: bool, env: Optional[str]) -> None:
-    """Download a file or directory of the volume to LOCAL_DESTINATION (default: here; - is stdout)."""
+    """Download a file or directory of the volume to LOCAL_DESTINATION (default: here; - is stdout).
+
+    What a pattern such as data/*.csv matches goes into LOCAL_DESTINATION, which is made if needed.
+    """
     from .files import get_files
 
     get_files(_lookup(volume_name, env), remote_path, local_destination, force)

@@ -6,6 +6,7 @@ import contextlib
 import json
 import os
 import pty
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -15,6 +16,12 @@ from real_server import RealServer
 
 import modal
 
+
+class Rec:
+    """A class that the command cannot find."""
+
+
+NO_REC = "<cannot be unpickled here: ModuleNotFoundError: No module named 'test_dict_and_queue_commands'>"
 MODAL = Path(sys.executable).parent / "modal"
 
 
@@ -95,6 +102,70 @@ def test_a_queue_from_making_to_deleting() -> None:
     assert "not both" in cli("queue", "len", "work", "-t", "-p", "x", code=2)
     cli("queue", "delete", "work", "--yes")
     assert "There is no queue 'work'" in cli("queue", "len", "work", code=1)
+
+
+@pytest.mark.usefixtures("real_server")
+def test_one_entry_that_cannot_be_unpickled_hides_no_other() -> None:
+    mixed = modal.Dict.lookup("mixed", create_if_missing=True)
+    mixed["a"], mixed["rec"], mixed[Rec()], mixed["z"] = 1, Rec(), 2, "last"
+    for options, plain in (["--all"], ("a", "rec", "z", "last")), (["-r"], ("'a'", "'rec'", "'z'", "'last'")):
+        rows = [re.split(" {2,}", line) for line in cli("dict", "items", "mixed", *options).splitlines()]
+        a, rec, z, last = plain
+        assert rows == [["Key", "Value"], [a, "1"], [rec, NO_REC], [NO_REC, "2"], [z, last]]
+    assert [tuple(pair.values()) for pair in json.loads(cli("dict", "items", "mixed", "--json"))] == [
+        ("a", 1),
+        ("rec", NO_REC),
+        (NO_REC, 2),
+        ("z", "last"),
+    ]
+    # Whoever asks for this very value is told that there is none to be had.
+    assert "cannot be unpickled here" in cli("dict", "get", "mixed", "rec", code=1)
+
+
+@pytest.mark.usefixtures("real_server")
+def test_one_item_that_cannot_be_unpickled_does_not_stop_a_peek() -> None:
+    mixed = modal.Queue.lookup("mixed", create_if_missing=True)
+    mixed.put_many(["a", Rec(), "b\n\x1b[2J", "\ud800"])
+    shown = ["a", NO_REC, r"b\n\x1b[2J", r"\ud800"]
+    assert cli("queue", "peek", "mixed", 100).splitlines() == shown
+    assert cli("queue", "peek", "mixed", 2).splitlines() == shown[:2]
+    assert cli("queue", "peek", "mixed", "9" * 30).splitlines() == shown
+    assert mixed.len() == 4
+
+
+@pytest.mark.usefixtures("real_server")
+def test_values_that_json_or_a_terminal_cannot_take() -> None:
+    odd = modal.Dict.lookup("odd", create_if_missing=True)
+    odd["keys"], odd["nan"], odd["half"], odd["red"] = {(1, 2): 3}, float("nan"), "x\ud800", "\x1b[31mred\n"
+    printed = json.loads(cli("dict", "items", "odd", "--json"), parse_constant=lambda name: f"{name} is not JSON")
+    assert {pair["key"]: pair["value"] for pair in printed} == {
+        "keys": "{(1, 2): 3}",
+        "nan": "nan",
+        "half": "x\ud800",
+        "red": "\x1b[31mred\n",
+    }
+    assert [re.split(" {2,}", line) for line in cli("dict", "items", "odd").splitlines()[1:]] == [
+        ["keys", "{(1, 2): 3}"],
+        ["nan", "nan"],
+        ["half", r"x\ud800"],
+        ["red", r"\x1b[31mred\n"],
+    ]
+    assert cli("dict", "get", "odd", "half") == "x\\ud800\n"
+    assert cli("dict", "get", "odd", "red") == "\x1b[31mred\n\n"
+
+
+@pytest.mark.usefixtures("real_server")
+def test_a_number_that_is_none() -> None:
+    cli("dict", "create", "numbers")
+    cli("queue", "create", "numbers")
+    assert "'abc' is not a whole number of at least 0." in cli("dict", "items", "numbers", "abc", code=2)
+    assert "'0' is not a whole number of at least 1." in cli("queue", "peek", "numbers", 0, code=2)
+    assert cli("dict", "items", "numbers", "9" * 30).split() == ["Key", "Value"]
+
+
+def test_groups_without_a_command_print_their_help() -> None:
+    for group in ("dict", "queue", "volume", "container"):
+        assert cli(group, code=2) == cli(group, "--help")
 
 
 def test_environments_and_bad_names(real_server: RealServer) -> None:

@@ -360,6 +360,6 @@ def test_kept_replies_are_bounded_in_number_bytes_and_age():
 def test_principals_with_one_session_id_are_apart():
     dispatcher = Dispatcher()
     assert Principal("container", "co-1") != Principal("container", "co-2")
-    dispatcher.joined(Principal("container", "co-1"), "se-1")
-    dispatcher.joined(Principal("container", "co-2"), "se-1")
+    dispatcher.joined(dispatcher.peer(lambda token: LOCAL), Principal("container", "co-1"), "se-1")
+    dispatcher.joined(dispatcher.peer(lambda token: LOCAL), Principal("container", "co-2"), "se-1")
     assert len(dispatcher._sessions) == 2

@@ -146,3 +146,25 @@ def test_help_imports_no_command():
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert "run" in done.stdout
     assert done.stderr.strip() == "0 ['modal.cli.errors', 'modal.cli.lazy', 'modal.cli.main'] False"
+
+
+GROUPS = [path for path, command in all_commands(modal_cli) if isinstance(command, click.Group)]
+
+
+@pytest.mark.parametrize("group", GROUPS, ids=lambda path: path or "modal")
+def test_a_group_without_a_command_prints_its_help_as_an_error(group, capsys):
+    assert run_command_line([*group.split(), "--help"]) == 0
+    help_text = capsys.readouterr().out
+    assert help_text.startswith("Usage: modal")
+    assert run_command_line(group.split()) == 2
+    said = capsys.readouterr()
+    assert (said.out, said.err) == ("", help_text)
+
+
+def test_a_shell_completes_the_commands_of_a_group(monkeypatch, capsys):
+    for name, value in {"_MODAL_COMPLETE": "zsh_complete", "COMP_WORDS": "modal queue ", "COMP_CWORD": "2"}.items():
+        monkeypatch.setenv(name, value)
+    assert run_command_line([]) == 0
+    said = capsys.readouterr()
+    assert "peek" in said.out.splitlines()
+    assert said.err == ""

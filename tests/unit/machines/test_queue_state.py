@@ -53,6 +53,15 @@ def test_it_does_what_lists_do(operations: list[tuple[str, str, object]]) -> Non
     assert numbers == sorted(set(numbers))
 
 
+def test_items_that_are_given_back_in_any_order_are_in_theirs() -> None:
+    state = QueueState(0)
+    state.put("", [bytes([number]) for number in range(6)], 9.0)
+    first, second, third = (state.take("", 2, 99) for _ in range(3))
+    for items in (second, first, third):
+        state.give_back("", items, 9.0)
+    assert [item.value for item in state.take("", 9, 99)] == [bytes([number]) for number in range(6)]
+
+
 def test_a_take_is_bounded_in_bytes_but_gives_one() -> None:
     state = QueueState(0)
     state.put("", [b"12345", b"123", b"1"], 1.0)

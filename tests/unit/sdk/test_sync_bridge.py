@@ -275,3 +275,59 @@ def test_the_bridge_is_one_thread() -> None:
     run(Thing()._closed())
     assert sum(thread.name == "modal" for thread in threading.enumerate()) == 1
     assert _event_loop._bridge is not None
+
+
+def test_a_value_that_arrives_with_an_interrupt_is_not_lost(monkeypatch: pytest.MonkeyPatch) -> None:
+    real = threading.Lock
+
+    class InterruptedLock:
+        """The lock of the first call: an interrupt comes in the moment in which it has been waited for."""
+
+        acquired = 0
+
+        def __init__(self) -> None:
+            self._lock = real()
+
+        def acquire(self, timeout: float = -1) -> bool:
+            got = self._lock.acquire(timeout=timeout)
+            InterruptedLock.acquired += 1
+            if InterruptedLock.acquired == 2:
+                raise KeyboardInterrupt
+            return got
+
+        def release(self) -> None:
+            self._lock.release()
+
+    unclaimed = []
+
+    async def give() -> str:
+        return "value"
+
+    async def clean_up() -> None:
+        unclaimed.append("value")
+
+    monkeypatch.setattr(_event_loop.threading, "Lock", InterruptedLock)
+    began = time.monotonic()
+    with pytest.raises(KeyboardInterrupt):
+        _event_loop.run(give(), clean_up)
+    assert time.monotonic() - began < 4  # it has not waited for what it had
+    assert unclaimed == ["value"]
+
+
+async def test_a_value_that_arrives_with_a_cancellation_is_not_lost() -> None:
+    unclaimed, began = [], threading.Event()
+
+    async def give() -> str:
+        began.set()
+        return "value"
+
+    async def clean_up() -> None:
+        unclaimed.append("value")
+
+    task = asyncio.ensure_future(_event_loop.run_async(give(), clean_up))
+    await asyncio.sleep(0)
+    began.wait(10)
+    task.cancel()
+    await asyncio.wait([task])
+    assert unclaimed == (["value"] if task.cancelled() else [])
+    assert task.cancelled() or task.result() == "value"

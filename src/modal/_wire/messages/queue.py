@@ -22,6 +22,7 @@ class QueuePut:
     sizes: list[int] = field(default_factory=list)
     ttl: float = 24 * 3600.0  #: seconds after which the partition is cleared, unless more is put
     wait: Optional[float] = None  #: seconds to wait for room; None: for ever; 0: not at all
+    more: int = 0  #: items that will follow, and must have room too
 
 
 @dataclass(frozen=True)
@@ -31,7 +32,10 @@ class QueuePutDone:
 
 @dataclass(frozen=True)
 class QueueGet:
-    """Take up to `count` items, waiting for the first."""
+    """Take up to `count` items, waiting for the first.
+
+    A count of 0 takes none: it asks for the reply to an earlier request with the same key, if that was given items.
+    """
 
     queue_id: str
     partition: str = ""
@@ -44,6 +48,16 @@ class QueueItems:
     sizes: list[int] = field(default_factory=list)
     more: bool = False  #: of a get: more were there than fit in a reply; ask again for the rest
     last: int = 0  #: of a scan: number of the last item, for `QueueScan.after`
+
+
+@dataclass(frozen=True)
+class QueueReturn:
+    """Give the last items of what a get took back to where they were: they are in the body."""
+
+    queue_id: str
+    partition: str
+    key: str  #: of the get
+    sizes: list[int]
 
 
 @dataclass(frozen=True)
@@ -72,6 +86,7 @@ class QueueLength:
 
 QUEUE_PUT = Method("queue.put", QueuePut, QueuePutDone, mutating=True)
 QUEUE_GET = Method("queue.get", QueueGet, QueueItems, mutating=True)
+QUEUE_RETURN = Method("queue.return", QueueReturn, Empty, mutating=True)
 QUEUE_SCAN = Method("queue.scan", QueueScan, QueueItems, Shape.SERVER_STREAM)
 QUEUE_LEN = Method("queue.len", QueueSelect, QueueLength)
 QUEUE_CLEAR = Method("queue.clear", QueueSelect, Empty, mutating=True)

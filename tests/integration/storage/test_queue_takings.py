@@ -1,0 +1,207 @@
+"""What a get took and nobody got: it is in the queue again, where it was."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import queue
+import random
+import subprocess
+import sys
+import textwrap
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from real_server import RealServer, until
+
+import modal
+from intermodal.machines import queue as queue_machine
+from modal._objects import client as client_module
+from modal._sync import run
+from modal.exception import DeserializationError, NotFoundError
+
+
+@pytest.fixture(scope="module")
+def settings(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    return {"database_url": f"sqlite:///{tmp_path_factory.mktemp('database')}/state.db"}
+
+
+@pytest.fixture
+def shared(real_server: RealServer) -> Iterator[modal.Queue]:
+    with modal.Queue.ephemeral() as one:
+        yield one
+
+
+def unreadable() -> Any:
+    """An item that can be pickled and not unpickled."""
+
+    class Broken:
+        def __reduce__(self) -> tuple[Any, ...]:
+            return exec, ("raise ModuleNotFoundError('no such module')",)
+
+    return Broken()
+
+
+@pytest.mark.parametrize("ends", ["wait_for", "cancel"])
+def test_cancelled_gets_lose_and_double_nothing(ends: str, shared: modal.Queue) -> None:
+    count, chance = 150, random.Random(1)
+
+    async def consume() -> list[int]:
+        found: list[int] = []
+        while len(found) < count:
+            seconds = chance.random() * 0.01
+            if ends == "wait_for":
+                with contextlib.suppress(asyncio.TimeoutError):
+                    found.append(await asyncio.wait_for(shared.get.aio(), seconds))
+                continue
+            task = asyncio.ensure_future(shared.get.aio())
+            await asyncio.sleep(seconds)
+            task.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                found.append(await task)
+        return found
+
+    def produce() -> None:
+        for number in range(count):
+            shared.put(number)
+            time.sleep(chance.random() * 0.01)
+
+    producer = threading.Thread(target=produce)
+    producer.start()
+    found = asyncio.run(asyncio.wait_for(consume(), 60))
+    producer.join()
+    assert found == list(range(count))
+    assert shared.len() == 0
+
+
+def test_a_waiter_that_has_died_is_given_nothing(real_server: RealServer, tmp_path: Path) -> None:
+    shared = modal.Queue.lookup("of-the-dead", create_if_missing=True)
+    program = tmp_path / "waits.py"
+    program.write_text(
+        textwrap.dedent(
+            """
+            import modal, threading
+            shared = modal.Queue.lookup("of-the-dead")
+            threading.Timer(0.2, lambda: print("waits", flush=True)).start()
+            shared.get()
+            """
+        )
+    )
+    for number in range(5):
+        process = subprocess.Popen([sys.executable, program], env={**os.environ}, stdout=subprocess.PIPE, text=True)
+        assert process.stdout is not None
+        assert process.stdout.readline() == "waits\n"
+        process.kill()
+        process.wait()
+        process.stdout.close()
+        shared.put(number)
+        assert shared.get(timeout=20) == number
+
+
+def test_items_around_one_that_cannot_be_read(shared: modal.Queue) -> None:
+    shared.put_many([1, 2, unreadable(), 4, 5])
+    assert shared.get_many(10) == [1, 2]
+    assert shared.len() == 3
+    with pytest.raises(DeserializationError):
+        shared.get_many(10)
+    assert shared.get_many(10) == [4, 5]
+    shared.put_many([unreadable(), 7])
+    with pytest.raises(DeserializationError):
+        shared.get()
+    assert shared.get() == 7
+
+
+def test_what_is_given_back_is_where_it_was_and_for_who_waits(shared: modal.Queue) -> None:
+    shared.put_many([unreadable(), *range(20)])
+    with pytest.raises(DeserializationError):
+        shared.get_many(15)
+    assert list(shared.iterate()) == list(range(20))
+    assert shared.get_many(30) == list(range(20))
+    found: list[Any] = []
+    waiting = threading.Thread(target=lambda: found.append(shared.get(timeout=20)))
+
+    async def give_up() -> None:
+        """Be the first in line, be given an item, and give it back to the second."""
+        task = asyncio.ensure_future(shared.get.aio())
+        await asyncio.sleep(0.1)
+        waiting.start()
+        await asyncio.sleep(0.1)
+        put = asyncio.ensure_future(shared.put.aio("x"))
+        await asyncio.sleep(0)
+        task.cancel()
+        await asyncio.gather(put, task, return_exceptions=True)
+        if not task.cancelled():
+            shared.put(task.result())
+
+    asyncio.run(give_up())
+    waiting.join(20)
+    assert found == ["x"]
+
+
+def test_large_items_are_taken_whole_after_a_restart(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    settings = {"database_url": f"sqlite:///{tmp_path}/state.db"}
+    items = [bytes([number]) * 250_000 for number in range(90)]
+    for turn in range(2):
+        with RealServer(tmp_path, **settings) as server:
+            monkeypatch.setenv("MODAL_SERVER_URL", server.url)
+            monkeypatch.setattr(client_module, "_default", None)
+            shared = modal.Queue.lookup("large", create_if_missing=True)
+            if not turn:
+                shared.put_many(items)
+            else:
+                assert shared.get_many(100) == items
+                assert shared.len() == 0
+            run(client_module._default._close())
+
+
+def test_many_large_items_are_added_all_or_not_at_all(shared: modal.Queue) -> None:
+    shared.put_many(list(range(4_950)))
+    with pytest.raises(queue.Full):
+        shared.put_many([bytes(250_000)] * 60, block=False)
+    assert shared.len() == 4_950
+    assert shared.get_many(100) == list(range(100))
+    shared.put_many([bytes(250_000)] * 60, block=False)
+    assert shared.len() == 4_910
+
+
+def test_who_waits_for_a_partition_gets_it(shared: modal.Queue, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(queue_machine, "PARTITIONS", 3)
+    for name in "abc":
+        shared.put(name, partition=name)
+    with pytest.raises(queue.Full):
+        shared.put("d", partition="d", block=False)
+    waiting = [threading.Thread(target=shared.put, args=(name,), kwargs={"partition": name}) for name in "de"]
+    for one in waiting:
+        one.start()
+    until(lambda: sum(one.is_alive() for one in waiting) == 2, "both to wait")
+    shared.get(partition="a")
+    until(lambda: sum(one.is_alive() for one in waiting) == 1, "one to get in")
+    shared.clear(partition="b")
+    for one in waiting:
+        one.join(20)
+    assert sorted(name for name in "abcde" if shared.len(partition=name)) == ["c", "d", "e"]
+
+
+def test_who_iterates_a_queue_that_is_deleted_is_told(real_server: RealServer) -> None:
+    shared = modal.Queue.lookup("doomed", create_if_missing=True)
+    shared.put(1)
+    found: list[Any] = []
+
+    def iterate() -> None:
+        try:
+            found.extend(iter(shared.iterate(item_poll_timeout=60)))
+        except NotFoundError as error:
+            found.append(error)
+
+    iterating = threading.Thread(target=iterate)
+    iterating.start()
+    shared.put(2)
+    until(lambda: iterating.is_alive(), "it to begin")
+    modal.Queue.delete("doomed")
+    iterating.join(20)
+    assert isinstance(found[-1], NotFoundError)

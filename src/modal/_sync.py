@@ -63,14 +63,14 @@ class Blocking(Generic[P, T]):
         self._func = func
         self._in_caller = in_caller
 
-    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> T:
+    def __call__(self, /, *args: P.args, **kwargs: P.kwargs) -> T:
         coro = self._func(*args, **kwargs)
         try:
             return drive(coro) if self._in_caller else run(coro)
         except BaseException as error:
             raise clean(error)
 
-    async def aio(self, *args: P.args, **kwargs: P.kwargs) -> T:
+    async def aio(self, /, *args: P.args, **kwargs: P.kwargs) -> T:
         """The async form: takes the same arguments."""
         coro = self._func(*args, **kwargs)
         try:
@@ -119,7 +119,7 @@ class BlockingMethod(Generic[S, P, T]):
 
         return inspect.signature(self._func)
 
-    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+    def __call__(self, /, *args: Any, **kwargs: Any) -> Any:
         return Blocking(self._func, self._in_caller)(*args, **kwargs)
 
 
@@ -244,10 +244,10 @@ class BlockingGenerator(Generic[P, T]):
         self._func = func
         self._unused = unused
 
-    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> Stream[T]:
+    def __call__(self, /, *args: P.args, **kwargs: P.kwargs) -> Stream[T]:
         return Stream(self._func(*args, **kwargs), self._unused)
 
-    def aio(self, *args: P.args, **kwargs: P.kwargs) -> AsyncGenerator[T, None]:
+    def aio(self, /, *args: P.args, **kwargs: P.kwargs) -> AsyncGenerator[T, None]:
         """The async form: takes the same arguments."""
         values = _aiterate(self._func(*args, **kwargs))
         return AsyncStream(values, self._unused) if self._unused else values
@@ -290,7 +290,7 @@ class BlockingGeneratorMethod(Generic[S, P, T]):
 
         return inspect.signature(self._func)
 
-    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+    def __call__(self, /, *args: Any, **kwargs: Any) -> Any:
         return BlockingGenerator(self._func, self._unused)(*args, **kwargs)
 
 
@@ -351,10 +351,10 @@ class ContextCall(Generic[P, T]):
     def __init__(self, func: Callable[P, AbstractAsyncContextManager[T]]) -> None:
         self._func = func
 
-    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> BlockingContext[T]:
+    def __call__(self, /, *args: P.args, **kwargs: P.kwargs) -> BlockingContext[T]:
         return BlockingContext(self._func(*args, **kwargs))
 
-    def aio(self, *args: P.args, **kwargs: P.kwargs) -> BlockingContext[T]:
+    def aio(self, /, *args: P.args, **kwargs: P.kwargs) -> BlockingContext[T]:
         """The async form: takes the same arguments; use it with `async with`."""
         return self(*args, **kwargs)
 
@@ -395,7 +395,7 @@ class BlockingContextMethod(Generic[S, P, T]):
 
         return inspect.signature(self._func)
 
-    def __call__(self, *args: Any, **kwargs: Any) -> BlockingContext[T]:
+    def __call__(self, /, *args: Any, **kwargs: Any) -> BlockingContext[T]:
         func: Any = self._func
         return BlockingContext(func(*args, **kwargs))
 

@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
+from sqlalchemy.exc import OperationalError
 
-from intermodal.store.entries import DictWrite, NamedRecord, QueueWrite, StoredEntry, StoredItem
+from intermodal.store import front_journal
+from intermodal.store.entries import DictWrite, EntryChange, NamedRecord, QueueWrite, StoredEntry, StoredItem
 from intermodal.store.failing import FailingStore
-from intermodal.store.front_journal import KeptReply
+from intermodal.store.front_journal import FrontJournal, KeptReply
 from intermodal.store.interface import Store, StoreError
 from intermodal.store.sql import SqlStore
 
@@ -130,3 +135,133 @@ async def test_what_belongs_to_nothing_is_deleted_when_it_opens(tmp_path: Path) 
     assert len(await again.dict_entries("di-1", 9)) == 1
     assert await again.dict_entries("di-gone", 9) == []
     await again.close()
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    if request.param == "postgresql":
+        return str(request.getfixturevalue("postgresql_database"))
+    return f"sqlite:///{tmp_path}/state.db"
+
+
+@asynccontextmanager
+async def opened(url: str, journal: Path) -> AsyncIterator[SqlStore]:
+    store = SqlStore(url, journal)
+    await store.open()
+    try:
+        yield store
+    finally:
+        await store.close()
+
+
+def item(number: int, partition: str = "") -> StoredItem:
+    return StoredItem(partition, number, b"x", 99.0)
+
+
+#: What is in the database without its mark in the journal, and what was only journaled when the server was killed.
+#: Afterwards there is nothing.
+UNMARKED = {
+    "an item that was taken": ([QueueWrite("qu-1", [item(1)])], [QueueWrite("qu-1", removed=[("", 1)])]),
+    "an item that was taken, as it was itself": (
+        [QueueWrite("qu-1", [item(1)]), QueueWrite("qu-1", removed=[("", 1)])],
+        [QueueWrite("qu-1", [item(2)]), QueueWrite("qu-1", removed=[("", 2)])],
+    ),
+    "items whose partition was cleared": (
+        [QueueWrite("qu-1", [item(1), item(2, "p")])],
+        [QueueWrite("qu-1", cleared=("", "p"))],
+    ),
+    "items whose queue was cleared": ([QueueWrite("qu-1", [item(1)])], [QueueWrite("qu-1", cleared_all=True)]),
+    "items whose queue was deleted": (
+        [QueueWrite("qu-1", [item(1)])],
+        [dataclasses.replace(QUEUE, deleted=True)],
+    ),
+    "an entry that was removed": ([DictWrite("di-1", [entry(b"k", b"v")])], [DictWrite("di-1", removed=[b"k"])]),
+    "entries whose dict was cleared": ([DictWrite("di-1", [entry(b"k", b"v")])], [DictWrite("di-1", cleared=True)]),
+    "entries whose dict was deleted": (
+        [DictWrite("di-1", [entry(b"k", b"v")])],
+        [dataclasses.replace(DICT, deleted=True)],
+    ),
+}
+
+
+@pytest.mark.parametrize("name", UNMARKED)
+async def test_what_was_committed_without_a_mark_and_then_removed_stays_removed(
+    url: str, tmp_path: Path, name: str
+) -> None:
+    """A kill -9 between the commit of a put and its mark, with the removal journaled and answered meanwhile."""
+    committed, later = UNMARKED[name]
+    async with opened(url, tmp_path / "another journal") as store:
+        store.write_now([DICT, QUEUE, *committed])
+    journal = FrontJournal(tmp_path / "journal")
+    journal.open(0.0)
+    for change in [DICT, QUEUE, *committed, *later]:
+        journal.append([change], None, 0.0)
+    journal.close()
+    async with opened(url, tmp_path / "journal") as store:
+        assert await store.queue_items("qu-1", 9) == []
+        assert await store.dict_entries("di-1", 9) == []
+    async with opened(url, tmp_path / "journal") as store:
+        assert await store.queue_items("qu-1", 9) == []
+
+
+async def test_what_a_commit_wrote_whose_answer_was_lost_can_be_removed(
+    url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with opened(url, tmp_path / "journal") as store:
+        write: Callable[..., None] = store._put_all
+
+        def write_and_lose(batch: Sequence[Any], *rest: Any) -> None:
+            write(batch, *rest)
+            monkeypatch.setattr(store, "_put_all", write)
+            raise OperationalError("COMMIT", None, Exception("the connection was lost"))
+
+        monkeypatch.setattr(store, "_put_all", write_and_lose)
+        store.write_now([QUEUE, QueueWrite("qu-1", [item(1), item(2)])])
+        with pytest.raises(StoreError, match="lost"):
+            await store.write([])
+        store.write_now([QueueWrite("qu-1", removed=[("", 1)])])
+        await store.write([])
+        assert [one.number for one in await store.queue_items("qu-1", 9)] == [2]
+
+
+async def test_much_that_was_not_committed_is_replayed_in_order(url: str, tmp_path: Path) -> None:
+    journal = FrontJournal(tmp_path / "journal")
+    journal.open(0.0)
+    journal.append([DICT, QUEUE], None, 0.0)
+    large = bytes(1024 * 1024)
+    for number in range(20):
+        changes: list[EntryChange] = [DictWrite("di-1", [entry(b"k", large + bytes([number]))])]
+        changes.append(QueueWrite("qu-1", [item(number)], removed=[("", number - 1)]))
+        journal.append(changes, None, 0.0)
+    journal.close()
+    async with opened(url, tmp_path / "journal") as store:
+        assert await store.dict_value("di-1", b"k") == large + bytes([19])
+        assert [one.number for one in await store.queue_items("qu-1", 9)] == [19]
+
+
+async def test_a_change_that_can_never_be_stored_does_not_keep_a_store_from_opening(url: str, tmp_path: Path) -> None:
+    journal = FrontJournal(tmp_path / "journal")
+    journal.open(0.0)
+    journal.append([DICT, QUEUE, QueueWrite("qu-1", [StoredItem("half \ud800 of one", 1, b"x", 99.0)])], None, 0.0)
+    journal.append([DictWrite("di-1", [entry(b"k", b"v")])], None, 0.0)
+    journal.close()
+    async with opened(url, tmp_path / "journal") as store:
+        assert await store.dict_entries("di-1", 9) == [entry(b"k", b"v")]
+
+
+async def test_the_journal_on_disk_does_not_grow_with_what_is_replaced(
+    url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(front_journal, "_FILE_BYTES", 1_000_000)
+    value = bytes(200_000)
+    replies = [KeptReply(("se-1", number), ({}, b"")) for number in range(60)]
+    async with opened(url, tmp_path / "journal") as store:
+        store.write_now([DICT])
+        for reply in replies:
+            store.write_now([DictWrite("di-1", [entry(b"k", value)])], reply)
+            await store.write([])
+        assert await store.dict_value("di-1", b"k") == value
+        assert sum(path.stat().st_size for path in (tmp_path / "journal").iterdir()) < 2_500_000
+    async with opened(url, tmp_path / "journal") as store:
+        assert (await store.load()).replies == replies
+        assert await store.dict_value("di-1", b"k") == value

@@ -30,6 +30,7 @@ from modal._wire.messages.dict import (
     DictFound,
     DictLength,
     DictPart,
+    DictPop,
     DictPut,
     DictRef,
     DictScan,
@@ -89,14 +90,30 @@ class DictService:
         if entry.value is not None:
             return DictValue(True), entry.value
         if entry.blob_digest:
-            return DictValue(True, BlobRef(entry.blob_digest, entry.blob_size))
-        return self._get_stored(request.dict_id, found, entry)
+            return DictValue(True, _blob_of(entry))
+        return self._get_stored(request.dict_id, body)
 
-    async def _get_stored(self, dict_id: str, found: _Dict, entry: StoredEntry) -> tuple[DictValue, bytes]:
-        value = await self._store.dict_value(dict_id, entry.key)
-        if value is None:  # removed meanwhile
+    async def _get_stored(self, dict_id: str, key: bytes) -> tuple[DictValue, bytes]:
+        current = await self._with_value(dict_id, key)
+        if current is None:
             return DictValue(False), b""
-        return DictValue(True), value
+        entry, value = current
+        return DictValue(True, _blob_of(entry)), value
+
+    async def _with_value(self, dict_id: str, key: bytes) -> tuple[StoredEntry, bytes] | None:
+        """The entry of a key and its inline value, wherever that is. Raises `NotFoundError`: the dict was deleted."""
+        while True:
+            entry = self._live(self._dicts.get(dict_id) or await self._load(dict_id), key)
+            if entry is None:
+                return None
+            if entry.value is not None or entry.blob_digest:
+                return entry, entry.value or b""
+            value = await self._store.dict_value(dict_id, key)
+            if value is not None:
+                return entry, value
+            # Removed meanwhile, or replaced by what is no inline value.
+            if self._live(self._dicts.get(dict_id) or await self._load(dict_id), key) is entry:
+                return None  # lost by the store: looking again would not end
 
     def contains(self, ctx: Context, request: DictRef, body: bytes) -> Any:
         found = self._find(ctx, request.dict_id)
@@ -115,6 +132,8 @@ class DictService:
         if found is None:
             return self._again(self.put, ctx, request, body)
         entries = self._cut(request.entries, body)
+        if request.if_absent:
+            entries = [entry for entry in entries if self._live(found, entry.key) is None]
         self._store.write_now([DictWrite(request.dict_id, puts=entries)], kept_reply(ctx, Empty()))
         large = []
         for entry in entries:
@@ -125,29 +144,29 @@ class DictService:
             self._drop_when_stored(large)
         return Empty()
 
-    def pop(self, ctx: Context, request: DictRef, body: bytes) -> Any:
+    def pop(self, ctx: Context, request: DictPop, body: bytes) -> Any:
         found = self._find(ctx, request.dict_id)
         if found is None:
             return self._again(self.pop, ctx, request, body)
         entry = self._live(found, body)
-        if entry is not None and entry.value is None and not entry.blob_digest:
+        if request.value and entry is not None and entry.value is None and not entry.blob_digest:
             return self._pop_stored(ctx, request, found, entry)
         return self._pop(ctx, request, found, entry, entry.value if entry is not None else None)
 
-    async def _pop_stored(self, ctx: Context, request: DictRef, found: _Dict, entry: StoredEntry) -> Any:
+    async def _pop_stored(self, ctx: Context, request: DictPop, found: _Dict, entry: StoredEntry) -> Any:
         value = await self._store.dict_value(request.dict_id, entry.key)
-        if self._live(found, entry.key) is not entry:  # somebody else was quicker
+        if self._dicts.get(request.dict_id) is not found or self._live(found, entry.key) is not entry:
+            # Somebody else was quicker.
             again = self.pop(ctx, request, entry.key)
             return await again if asyncio.iscoroutine(again) else again
         return self._pop(ctx, request, found, entry, value)
 
     def _pop(
-        self, ctx: Context, request: DictRef, found: _Dict, entry: StoredEntry | None, value: bytes | None
+        self, ctx: Context, request: DictPop, found: _Dict, entry: StoredEntry | None, value: bytes | None
     ) -> tuple[DictValue, bytes]:
         if entry is None:
             return DictValue(False), b""
-        blob = BlobRef(entry.blob_digest, entry.blob_size) if entry.blob_digest else None
-        reply, body = DictValue(True, blob), value or b""
+        reply, body = (DictValue(True, _blob_of(entry)), value or b"") if request.value else (DictValue(True), b"")
         change = DictWrite(request.dict_id, removed=[entry.key])
         self._store.write_now([change], kept_reply(ctx, reply, body))
         del found.entries[entry.key]
@@ -168,18 +187,15 @@ class DictService:
         data: list[bytes] = []
         size = 0
         for key in list(found.entries):
-            entry = self._live(found, key)
-            if entry is None:
-                continue
-            blob, value = None, b""
             if request.values:
-                blob = BlobRef(entry.blob_digest, entry.blob_size) if entry.blob_digest else None
-                stored = entry.value if entry.value is not None else None
-                if stored is None and blob is None:
-                    stored = await self._store.dict_value(request.dict_id, key)
-                    if stored is None:  # removed meanwhile
-                        continue
-                value = stored or b""
+                current = await self._with_value(request.dict_id, key)
+                if current is None:
+                    continue
+                blob, value = _blob_of(current[0]), current[1]
+            elif self._live(found, key) is not None:
+                blob, value = None, b""
+            else:
+                continue
             part.append(DictEntry(len(key) if request.keys else 0, len(value), blob))
             data += [key, value] if request.keys else [value]
             size += len(key) + len(value)
@@ -278,3 +294,7 @@ class DictService:
                     entry.value = None
 
         stored.add_done_callback(drop)
+
+
+def _blob_of(entry: StoredEntry) -> BlobRef | None:
+    return BlobRef(entry.blob_digest, entry.blob_size) if entry.blob_digest else None

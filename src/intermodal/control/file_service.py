@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any, Protocol
@@ -18,9 +18,11 @@ from modal._wire.messages.common import Empty
 from modal._wire.messages.files import (
     FILE_READ,
     FILE_REMOVE,
+    FILES_AT_ONCE,
     FILES_COPY,
     FILES_LIST,
     FILES_PUT,
+    FILES_READ,
     FileInfo,
     FileKind,
     FilePart,
@@ -31,11 +33,13 @@ from modal._wire.messages.files import (
     FilesListed,
     FilesPut,
     FilesPutDone,
+    FilesRead,
 )
 from modal._wire.messages.named import ObjectKind
 from modal.exception import InvalidError, NotFoundError
 
 CHUNK = 1024 * 1024  #: bytes sent at a time
+_PART_COST = 1024  # bytes that a small file costs, as it were
 _ENTRIES, _CHARACTERS = 1_000, 100_000  # in one part of a listing; a character takes up to six bytes there
 
 
@@ -65,6 +69,7 @@ class FileService:
     def register(self, dispatcher: Dispatcher) -> None:
         dispatcher.register(FILES_LIST, self.list)
         dispatcher.register(FILE_READ, self.read)
+        dispatcher.register(FILES_READ, self.read_many)
         dispatcher.register(FILES_PUT, self.put)
         dispatcher.register(FILE_REMOVE, self.remove)
         dispatcher.register(FILES_COPY, self.copy)
@@ -90,6 +95,16 @@ class FileService:
                     await stream.send(Empty(), data)
             finally:
                 os.close(descriptor)
+
+    async def read_many(self, ctx: Context, request: FilesRead, body: bytes, stream: ServerStream[Any, Any]) -> None:
+        space = self._space(ctx, request.object_id)
+        if len(request.paths) > FILES_AT_ONCE:
+            raise InvalidError(f"At most {FILES_AT_ONCE} files are read at once, not {len(request.paths)}.")
+        async with _entered(space.reading(request.object_id)) as root:
+            with await _do(Tree, root, self._owner) as tree, contextlib.closing(_parts(tree, request.paths)) as parts:
+                while some := await _do(_take_bytes, parts):
+                    for part, data in some:
+                        await stream.send(part, data)
 
     async def put(self, ctx: Context, request: FilesPut, body: bytes, stream: ServerStream[Any, Any]) -> FilesPutDone:
         space = self._space(ctx, request.object_id)
@@ -195,6 +210,29 @@ async def _do(work: Any, *args: Any) -> Any:
         if error.errno in (28, 122):  # ENOSPC, EDQUOT
             raise DiskFull(f"The disk of volumes is full: {error.strerror}.") from error
         raise RuntimeFailure(f"The files cannot be used: {error}.") from error
+
+
+def _parts(tree: Tree, paths: list[str]) -> Generator[tuple[FilePart, bytes], None, None]:
+    for path in paths:
+        descriptor = tree.open(path)
+        try:
+            part = FilePart(path)
+            while (data := os.read(descriptor, CHUNK)) or part.path:
+                yield part, data
+                part = FilePart()
+        finally:
+            os.close(descriptor)
+
+
+def _take_bytes(parts: Iterator[tuple[FilePart, bytes]]) -> list[tuple[FilePart, bytes]]:
+    """Parts of some 1 MiB together: small files cost a step in a thread together."""
+    taken, size = [], 0
+    for part, data in parts:
+        taken.append((part, data))
+        size += len(data) + _PART_COST
+        if size >= CHUNK:
+            break
+    return taken
 
 
 def _take(found: Iterator[Found]) -> list[FileInfo]:

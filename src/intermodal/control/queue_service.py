@@ -478,13 +478,13 @@ class QueueService:
     def _expire(self, queue: _Queue) -> None:
         due = queue.state.expire(self._now())
         if due:
-            self._store.write([QueueWrite(queue.queue_id, cleared=tuple(due))])
+            self._store.write_now([QueueWrite(queue.queue_id, cleared=tuple(due))])
 
     def _fresh(self, queue: _Queue, partition: str) -> None:
         """Clear the partition if its time is over."""
         if 0.0 < queue.state.expires_at(partition) <= self._now():
             queue.state.clear(partition)
-            self._store.write([QueueWrite(queue.queue_id, cleared=(partition,))])
+            self._store.write_now([QueueWrite(queue.queue_id, cleared=(partition,))])
             self._make_room(queue, partition)
             self._give_slots(queue)
 

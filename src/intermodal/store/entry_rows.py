@@ -1,7 +1,8 @@
 """The SQL of dicts and queues; used by `intermodal.store.sql`.
 
 What is put and removed again before it is committed never reaches the database: a queue that is emptied as it is filled
-costs almost nothing.
+costs almost nothing. That holds only for changes that are `fresh`: those of a commit of which nobody knows whether it
+succeeded (before a restart, or when the database was lost) may be there, and are removed from there.
 """
 
 from __future__ import annotations
@@ -20,9 +21,14 @@ _BATCH = 500  # ids in one IN (...) list
 
 
 class Pending:
-    """The net effect of changes: what is deleted, then what is put."""
+    """The net effect of changes: what is deleted, then what is put.
 
-    def __init__(self) -> None:
+    Args:
+        fresh: nothing of them can be in the database.
+    """
+
+    def __init__(self, fresh: bool) -> None:
+        self._fresh = fresh
         self.named: dict[str, NamedRecord] = {}
         self.cleared_dicts: set[str] = set()
         self.cleared_queues: set[str] = set()
@@ -30,6 +36,7 @@ class Pending:
         #: key -> row, or None when it is removed
         self.entries: dict[tuple[str, bytes], StoredEntry | None] = {}
         self.items: dict[tuple[str, str, int], StoredItem | None] = {}
+        self._given_back: set[tuple[str, str, int]] = set()  # removed, and put again
 
     def add(self, change: EntryChange) -> None:
         """Take the next change."""
@@ -68,16 +75,24 @@ class Pending:
             self.items = {at: row for at, row in self.items.items() if at[:2] not in gone}
             self.cleared_partitions |= gone
         for partition, number in change.removed:
-            # A number is put once: what is removed in the same breath was never stored.
-            if self.items.pop((queue_id, partition, number), None) is None:
-                self.items[queue_id, partition, number] = None
+            at = (queue_id, partition, number)
+            # What is removed in the same breath was never stored, unless it was given back or is written again.
+            if self.items.pop(at, None) is None or at in self._given_back or not self._fresh:
+                self.items[at] = None
         for item in change.puts:
-            self.items[queue_id, item.partition, item.number] = item
+            at = (queue_id, item.partition, item.number)
+            if at in self.items:
+                self._given_back.add(at)
+            self.items[at] = item
 
 
-def write(connection: Connection, changes: Iterable[EntryChange]) -> None:
-    """Apply changes, in order."""
-    pending = Pending()
+def write(connection: Connection, changes: Iterable[EntryChange], fresh: bool) -> None:
+    """Apply changes, in order.
+
+    Args:
+        fresh: none of them can have been committed before.
+    """
+    pending = Pending(fresh)
     for change in changes:
         pending.add(change)
     _write_named(connection, list(pending.named.values()))

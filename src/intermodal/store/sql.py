@@ -7,6 +7,8 @@ event loop never waits for the disk, and a busy server commits a few hundred tim
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import functools
 import json
 import logging
 import time
@@ -21,7 +23,7 @@ from sqlalchemy.exc import OperationalError, SQLAlchemyError
 
 from intermodal.store import entry_rows, environment_removal, expiry, resealing, rows, schema
 from intermodal.store.entries import DictWrite, EntryChange, NamedRecord, QueueWrite, StoredEntry, StoredItem
-from intermodal.store.front_journal import FrontJournal, KeptReply
+from intermodal.store.front_journal import FrontJournal, KeptReply, shrink
 from intermodal.store.interface import (
     RECENT,
     AppRecord,
@@ -87,12 +89,24 @@ class SqlStore:
 
         self._engine = await self._run(self._writer, connect)
         try:
-            replay = self._journal.open(time.time())
+            self._replies = await self._run(self._writer, self._replay)
         except OSError as error:
             raise StoreError(f"The journal cannot be read: {error.strerror}.") from error
-        self._replies = replay.replies
-        if replay.changes:
-            await self.write(replay.changes)
+
+    def _replay(self) -> list[KeptReply]:
+        """Commit what the journal holds above its last mark; some of it may have been. Raises OSError."""
+        replay = self._journal.open(time.time())
+        for changes in replay.changes:
+            self._commit(changes, fresh=False)
+        self._journal.committed(self._journal.last, time.time())
+        self._shrink(self._journal.take_wasteful())
+        return replay.replies
+
+    @staticmethod
+    def _shrink(files: Sequence[Path]) -> None:
+        for path in files:
+            with contextlib.suppress(OSError):  # then it stays as it is until it is too old
+                shrink(path)
 
     async def close(self) -> None:
         self._closing = True
@@ -144,8 +158,10 @@ class SqlStore:
             batch, self._pending = self._pending, []
             number = self._journal.last
             committed, self._committed = self._committed, None
+            # A commit that failed may have succeeded: the connection was lost before the answer came.
+            work = functools.partial(self._commit, batch, fresh=not self._failure)
             try:
-                dropped = await self._run(self._writer, lambda batch=batch: self._commit(batch))  # type: ignore[misc]
+                dropped = await self._run(self._writer, work)
             except StoreError as error:
                 if str(error) != self._failure:
                     log.error("%s Trying again.", error)
@@ -165,38 +181,45 @@ class SqlStore:
                     committed.set_exception(StoreError(dropped))
                 else:
                     committed.set_result(None)
+                if wasteful := self._journal.take_wasteful():
+                    await self._run(self._writer, functools.partial(self._shrink, wasteful))
 
-    def _commit(self, batch: list[Change]) -> str:
-        """Write everything, or nothing when the database fails; returns why something can never be written."""
+    def _commit(self, batch: Sequence[Change], fresh: bool) -> str:
+        """Write everything, or nothing when the database fails; returns why something can never be written.
+
+        Args:
+            fresh: none of it can have been committed before.
+        """
         try:
-            self._put_all(batch)
+            self._put_all(batch, fresh)
         except OperationalError:
             raise  # the disk, a lock, the connection: worth trying again
         except Exception as error:
             if len(batch) == 1:
                 log.exception("a change of %s cannot be stored and is dropped", type(batch[0]).__name__)
                 return f"This cannot be stored: {error}."
-            return next(filter(None, [self._commit([change]) for change in batch]), "")
+            return next(filter(None, [self._commit([change], fresh) for change in batch]), "")
         return ""
 
-    def _put_all(self, batch: list[Change]) -> None:
+    def _put_all(self, batch: Sequence[Change], fresh: bool) -> None:
         assert self._engine is not None
         with self._engine.begin() as connection:
             added: list[Put | EntryChange] = []
             for change in batch:
                 if isinstance(change, EnvironmentRemoved):
-                    _put_records(connection, added)
+                    _put_records(connection, added, fresh)
                     added = []
                     environment_removal.remove(connection, change)
                 else:
                     added.append(change)
-            _put_records(connection, added)
+            _put_records(connection, added, fresh)
 
     def healthy(self) -> str:
         return self._failure
 
     async def load(self) -> Loaded:
-        return replace(await self._read(_load), replies=self._replies)
+        replies, self._replies = self._replies, []  # whoever loads them remembers them
+        return replace(await self._read(_load), replies=replies)
 
     async def function(self, function_id: str) -> FunctionRecord | None:
         table = schema.functions
@@ -366,7 +389,7 @@ def _configure_sqlite(connection: Any, _record: object) -> None:
         connection.execute(f"PRAGMA {pragma}")
 
 
-def _put_records(connection: Connection, records: Sequence[Put | EntryChange]) -> None:
+def _put_records(connection: Connection, records: Sequence[Put | EntryChange], fresh: bool) -> None:
     grouped: dict[Table, list[dict[str, Any]]] = {}
     entries: list[EntryChange] = []
     for record in records:
@@ -378,7 +401,7 @@ def _put_records(connection: Connection, records: Sequence[Put | EntryChange]) -
     for table, new in grouped.items():
         _put(connection, table, new)
     if entries:
-        entry_rows.write(connection, entries)
+        entry_rows.write(connection, entries, fresh)
 
 
 def _put(connection: Connection, table: Table, new: list[dict[str, Any]]) -> None:

@@ -8,7 +8,7 @@ import pickle
 import struct
 from collections.abc import AsyncGenerator, AsyncIterator, Iterable
 from contextlib import asynccontextmanager
-from typing import TYPE_CHECKING, Any, Optional
+from typing import TYPE_CHECKING, Any, NoReturn, Optional
 
 from .._renamed import renamed_parameter
 from .._serialization import TAG, TAG_SIZE, deserialize, serialize
@@ -25,13 +25,14 @@ from .._wire.messages.dict import (
     VALUE_LIMIT,
     DictEntry,
     DictPart,
+    DictPop,
     DictPut,
     DictRef,
     DictScan,
     DictValue,
 )
 from .._wire.messages.named import ObjectKind
-from ..exception import RequestSizeError
+from ..exception import DeserializationError, InvalidError, RequestSizeError
 from .named import Named
 from .pulled import Pulled
 
@@ -58,6 +59,7 @@ class Dict(Named):
 
     _kind = ObjectKind.DICT
     _data: Optional[builtins.dict[Any, Any]] = None  #: what it begins with, when it is made
+    _first: Optional[list[tuple[bytes, bytes]]] = None  #: the same, pickled
 
     @classmethod
     def ephemeral(
@@ -75,7 +77,7 @@ class Dict(Named):
             environment_name: the environment; default: that of the configuration.
             _heartbeat_sleep: no effect: the connection itself tells that this client is alive.
         """
-        return BlockingContext(_ephemeral(data, client, environment_name))
+        return BlockingContext(_ephemeral(_checked(data), client, environment_name))
 
     @staticmethod
     @renamed_parameter("label", "name")
@@ -96,7 +98,7 @@ class Dict(Named):
             create_if_missing: make it when there is none.
         """
         found = Dict._named(name, environment_name, create_if_missing)
-        found._data = data
+        found._data = _checked(data)
         return found
 
     @staticmethod
@@ -128,9 +130,13 @@ class Dict(Named):
         """
         await Dict._delete(name, client, environment_name)
 
+    async def _find(self, rpc: RpcClient) -> str:
+        if self._data and self._create_if_missing and self._first is None:
+            self._first = _pickled(self._data)  # what cannot be pickled must not leave an empty dict behind
+        return await super()._find(rpc)
+
     async def _created(self, rpc: RpcClient, object_id: str) -> None:
-        if self._data:
-            await _put(rpc, object_id, [(_key_of(key), _value_of(value)) for key, value in self._data.items()])
+        await _put(rpc, object_id, self._first or [])
 
     # -- entries
 
@@ -177,7 +183,7 @@ class Dict(Named):
     @in_caller
     async def update(self, /, **kwargs: Any) -> None:
         """Set several entries at once; the names of the arguments are the keys."""
-        await self._set([(_key_of(key), _value_of(value)) for key, value in kwargs.items()])
+        await self._set(_pickled(kwargs))
 
     @in_caller
     async def put(self, key: Any, value: Any) -> None:
@@ -208,11 +214,32 @@ class Dict(Named):
 
         Raises:
             KeyError: there is no such key.
+            DeserializationError: the value cannot be unpickled here; the entry stays.
         """
-        reply, body = await self._ask(DICT_POP, DictRef, _key_of(key))
+        data = _key_of(key)
+        reply, body = await self._ask(DICT_POP, DictPop, data)
         if not reply.found:
             raise KeyError(key)
-        return await self._value(reply, body)
+        try:
+            return await self._value(reply, body)
+        except DeserializationError as error:
+            await on_loop(self._put_back(data, reply, body))
+            raise DeserializationError(f"{error} The entry is still in the Dict.") from error.__cause__
+        except Exception:  # the value could not be fetched
+            await on_loop(self._put_back(data, reply, body))
+            raise
+
+    async def _put_back(self, key: bytes, reply: DictValue, body: bytes) -> None:
+        """Put what was popped, unless somebody has put something else there."""
+        rpc, dict_id = await self._bind()
+        entry = DictEntry(len(key), len(body), reply.blob)
+        await rpc.unary(DICT_PUT, DictPut(dict_id, [entry], if_absent=True), key + body)
+
+    @in_caller
+    async def _remove(self, key: Any) -> bool:
+        """Remove an entry; its value is not sent. Returns whether there was one."""
+        reply, _ = await self._ask(DICT_POP, lambda dict_id: DictPop(dict_id, value=False), _key_of(key))
+        return reply.found
 
     @generator_in_caller()
     async def keys(self) -> AsyncGenerator[Any, None]:
@@ -260,10 +287,22 @@ class Dict(Named):
         self.put(key, value)
 
     def __delitem__(self, key: Any) -> None:
-        self.pop(key)
+        if not self._remove(key):
+            raise KeyError(key)
 
     def __contains__(self, key: Any) -> bool:
         return self.contains(key)
+
+    # What Python would make of __getitem__ and of a missing __len__ is of no use:
+
+    def __iter__(self) -> NoReturn:
+        raise TypeError("A modal.Dict cannot be iterated over by itself; use .keys(), .values() or .items().")
+
+    def __len__(self) -> NoReturn:
+        raise TypeError("len() does not take a modal.Dict, whose length only the server knows; use .len().")
+
+    def __bool__(self) -> bool:
+        return True
 
 
 _MISSING = object()
@@ -298,10 +337,21 @@ def _placed(entries: Iterable[DictEntry]) -> list[tuple[DictEntry, int]]:
 async def _ephemeral(
     data: Optional[dict[Any, Any]], client: Optional[Client], environment_name: Optional[str]
 ) -> AsyncIterator[Dict]:
+    entries = _pickled(data or {})
     async with Dict._ephemeral(client, environment_name) as made:
-        if data:
-            await made._put([(_key_of(key), _value_of(value)) for key, value in data.items()])
+        await made._put(entries)
         yield made
+
+
+def _checked(data: Any) -> Optional[dict[Any, Any]]:
+    """What a dictionary shall begin with. Raises InvalidError."""
+    if data is not None and not isinstance(data, dict):
+        raise InvalidError(f"The data that a Dict begins with is a dictionary, not {type(data).__name__}.")
+    return data
+
+
+def _pickled(data: dict[Any, Any]) -> list[tuple[bytes, bytes]]:
+    return [(_key_of(key), _value_of(value)) for key, value in data.items()]
 
 
 async def _put(rpc: RpcClient, dict_id: str, entries: list[tuple[bytes, bytes]]) -> None:
@@ -316,11 +366,11 @@ async def _put(rpc: RpcClient, dict_id: str, entries: list[tuple[bytes, bytes]])
             from .._upload import upload_bytes
 
             batch.append(DictEntry(len(key), 0, await upload_bytes(rpc, value)))
-            bodies.append(key)
+            value = b""
         else:
             batch.append(DictEntry(len(key), len(value)))
-            bodies += (key, value)
-        size += len(bodies[-1])
+        bodies += (key, value)
+        size += len(key) + len(value)
         if size >= _BATCH_BYTES or len(batch) >= _BATCH_ENTRIES:
             await rpc.unary(DICT_PUT, DictPut(dict_id, batch), b"".join(bodies))
             batch, bodies, size = [], [], 0

@@ -15,12 +15,14 @@ from .._wire.messages.files import (
     FILE_REMOVE,
     FILES_LIST,
     FILES_PUT,
+    FILES_READ,
     FilePart,
     FileRead,
     FileRemove,
     FilesList,
     FilesListed,
     FilesPut,
+    FilesRead,
 )
 from ..exception import ConnectionError, InvalidError
 from .named import Named
@@ -117,6 +119,19 @@ class Reading(Pulled[bytes]):
 
     async def _part(self, message: Empty, body: bytes) -> bytes:
         return body
+
+
+class FilesReading(Pulled["list[tuple[str, bytes]]"]):
+    """The bytes of several files, part by part: a path where a file begins, else "", and bytes.
+
+    `next` raises NotFoundError when there is no such file.
+    """
+
+    def __init__(self, obj: Named, paths: list[str]) -> None:
+        super().__init__(obj, FILES_READ, lambda object_id: FilesRead(object_id, paths), [])
+
+    async def _part(self, message: FilePart, body: bytes) -> list[tuple[str, bytes]]:
+        return [(message.path, body)]
 
 
 class WithFiles(Named):

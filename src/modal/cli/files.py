@@ -7,6 +7,7 @@ import os
 import posixpath
 import re
 import sys
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO, Callable
@@ -14,12 +15,14 @@ from typing import Any, BinaryIO, Callable
 import click
 
 from .. import _sync
-from .._objects.file_entries import FileEntry, FileEntryType, Listing, Reading
+from .._objects.file_entries import FileEntry, FileEntryType, FilesReading, Listing, Reading
 from ..exception import NotFoundError
 from .errors import CliError
 from .tables import print_table, utc_time
 
-_AT_ONCE = 8  #: files under way
+_Parts = list[tuple[str, bytes]]
+_AT_ONCE, _IN_A_REQUEST = 4, 100  #: requests under way, and files of one
+_CHARACTERS = 100_000  #: of the paths of one request, about
 _ZEROS = bytes(64 * 1024)  #: what becomes a hole
 _KINDS = {
     FileEntryType.FILE: "file",
@@ -126,13 +129,13 @@ def _refuse_existing(place: Path) -> None:
 
 async def _download_all(obj: Any, files: list[tuple[str, Path]], force: bool) -> None:
     """Download files, some at a time. The first error ends it, and is raised once the other downloads have ended."""
-    left = iter(files)
+    left = _batches(files)
 
     async def work() -> None:
-        for path, place in left:
-            await _download(obj, path, place, force)
+        for some in left:
+            await _download(obj, some, force)
 
-    workers = [asyncio.ensure_future(work()) for _ in range(min(_AT_ONCE, len(files)))]
+    workers = [asyncio.ensure_future(work()) for _ in range(_AT_ONCE)]
     try:
         await asyncio.gather(*workers)
     finally:
@@ -141,11 +144,38 @@ async def _download_all(obj: Any, files: list[tuple[str, Path]], force: bool) ->
         await asyncio.gather(*workers, return_exceptions=True)
 
 
-async def _download(obj: Any, path: str, place: Path, force: bool) -> None:
+def _batches(files: list[tuple[str, Path]]) -> Iterator[list[tuple[str, Path]]]:
+    """The files of one request each: their paths have to fit in it."""
+    batch: list[tuple[str, Path]] = []
+    characters = 0
+    for file in files:
+        batch.append(file)
+        characters += len(file[0])
+        if len(batch) == _IN_A_REQUEST or characters > _CHARACTERS:
+            yield batch
+            batch, characters = [], 0
+    if batch:
+        yield batch
+
+
+async def _download(obj: Any, files: list[tuple[str, Path]], force: bool) -> None:
+    reading = FilesReading(obj, [path for path, _ in files])
+    try:
+        parts = await reading.next()
+        for _, place in files:
+            parts = await _download_one(reading, parts, place, force)
+    finally:
+        await reading.close()
+
+
+async def _download_one(reading: FilesReading, parts: _Parts, place: Path, force: bool) -> _Parts:
+    """Write the file that begins with `parts`; returns what the next one begins with."""
     draft = place.with_name(f".modal-{os.urandom(8).hex()}")  # not of the file's name, which may be as long as can be
     try:
         with draft.open("xb") as file:
-            await _copy(obj, path, lambda data: _write(file, data))
+            _write(file, parts[0][1])
+            while (parts := await reading.next()) and not parts[0][0]:
+                _write(file, parts[0][1])
             file.truncate()  # the end may be a hole
         if not force:
             _refuse_existing(place)  # it may have come meanwhile
@@ -154,6 +184,7 @@ async def _download(obj: Any, path: str, place: Path, force: bool) -> None:
         raise CliError(f"{str(place)!r} cannot be written: {error.strerror}.") from None
     finally:
         draft.unlink(missing_ok=True)
+    return parts
 
 
 def _write(file: BinaryIO, data: bytes) -> None:

@@ -13,7 +13,8 @@ from .confirm import confirm
 from .errors import CliError
 from .lazy import LazyGroup
 from .named import ENV, JSON, YES, create, show_list
-from .values import Count, echo_text, printable, pull, unpickled, written
+from .tables import printable
+from .values import Count, echo_text, pull, unpickled, written
 
 _PARTITION = click.option("-p", "--partition", help="Partition of the queue; the default one if not given.")
 

@@ -28,12 +28,12 @@ def print_table(columns: Sequence[str], rows: Sequence[Sequence[str]], as_json: 
         keys = [column.lower().replace(" ", "_") for column in columns]
         click.echo(json.dumps([dict(zip(keys, row)) for row in rows], indent=2))
         return
-    table = [columns, *([_escaped(cell) for cell in row] for row in rows)]
+    table = [columns, *([printable(cell) for cell in row] for row in rows)]
     widths = [max(len(cell) for cell in cells) for cells in zip(*table)]
     for row in table:
         click.echo("  ".join(cell.ljust(width) for cell, width in zip(row, widths)).rstrip())
 
 
-def _escaped(cell: str) -> str:
-    r"""Without what would break the table: a newline becomes ``\n``."""
-    return cell if cell.isprintable() else "".join(c if c.isprintable() else repr(c)[1:-1] for c in cell)
+def printable(text: str) -> str:
+    r"""`text` with control characters, surrogates and the like escaped as `repr` does: a newline becomes ``\n``."""
+    return text if text.isprintable() else "".join(one if one.isprintable() else repr(one)[1:-1] for one in text)

@@ -13,6 +13,7 @@ import click
 from .. import _sync
 from .._objects.pulled import Pulled
 from ..exception import DeserializationError
+from .tables import printable
 
 T = TypeVar("T")
 
@@ -63,13 +64,6 @@ def written(value: Any, write: Callable[[Any], str] = repr) -> str:
         return write(value)
     except Exception as error:
         return _placeholder("written", error)
-
-
-def printable(text: str) -> str:
-    """`text` with control characters, surrogates and the like escaped as `repr` does."""
-    if text.isprintable():
-        return text
-    return "".join(one if one.isprintable() else repr(one)[1:-1] for one in text)
 
 
 def echo_text(text: str) -> None:

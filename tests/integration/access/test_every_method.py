@@ -29,8 +29,8 @@ SHARED_IN_AN_ENVIRONMENT = {
     *(f"named.{verb}" for verb in ("get", "find", "delete", "rename", "list")),
     *(f"ephemeral.{verb}" for verb in ("create", "release")),
     *(f"dict.{verb}" for verb in ("get", "contains", "put", "pop", "clear", "len", "scan")),
-    *(f"queue.{verb}" for verb in ("put", "get", "scan", "len", "clear")),
-    *(f"files.{verb}" for verb in ("list", "put", "copy")),
+    *(f"queue.{verb}" for verb in ("put", "get", "return", "scan", "len", "clear")),
+    *(f"files.{verb}" for verb in ("list", "read", "put", "copy")),
     *(f"file.{verb}" for verb in ("read", "remove")),
     *(f"volume.{verb}" for verb in ("commit", "reload")),
     "secret.lookup",  # the id; no reply holds a value

@@ -3,16 +3,23 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-from real_server import RealServer
+from real_server import RealServer, until
 
 import modal
+from intermodal.store.sql import SqlStore
 from modal._sync import run
-from modal.exception import InvalidError, NotFoundError, RequestSizeError, SerializationError
+from modal.exception import (
+    DeserializationError,
+    InvalidError,
+    NotFoundError,
+    RequestSizeError,
+    SerializationError,
+)
 
 
 @pytest.fixture(scope="module")
@@ -113,6 +120,182 @@ def test_a_value_over_the_limit_is_refused(shared: modal.Dict) -> None:
         shared["v"] = bytes(101 * 1024 * 1024)
 
 
+def test_many_keys_of_any_size_are_put_at_once(real_server: RealServer) -> None:
+    keys = [str(number) + "k" * 1_000_000 for number in range(40)]
+    with modal.Dict.ephemeral(dict.fromkeys(keys[:20], 1)) as many:
+        many.update(**dict.fromkeys(keys[20:], 2))
+        assert sorted(many.keys()) == sorted(keys)
+        assert sum(many.values()) == 60
+
+
+def test_it_is_no_sequence(shared: modal.Dict) -> None:
+    shared[0] = "what a sequence would begin with"
+    with pytest.raises(TypeError, match=r"\.keys\(\)"):
+        list(shared)
+    with pytest.raises(TypeError, match=r"\.keys\(\)"):
+        for _ in shared:
+            pass
+    with pytest.raises(TypeError, match=r"\.len\(\)"):
+        len(shared)
+    assert dict(shared) == {0: "what a sequence would begin with"}
+    shared.clear()
+    assert bool(shared), "that it is empty only the server knows"
+
+
+class Unreadable:
+    """Unpickling it does something, and then fails."""
+
+    def __init__(self, size: int = 0, act: Callable[[], None] | None = None) -> None:
+        Unreadable.act = act
+        self.padding = bytes(size)
+
+    act: Callable[[], None] | None = None
+
+    def __reduce__(self) -> Any:
+        return _fail, (self.padding,)
+
+
+def _fail(padding: bytes) -> None:
+    if Unreadable.act is not None:
+        Unreadable.act()
+    raise ValueError("not here")
+
+
+@pytest.mark.parametrize("size", [0, 20_000, 3_000_000])
+def test_a_value_that_cannot_be_read_here_is_not_lost_by_pop(shared: modal.Dict, size: int) -> None:
+    shared["bad"] = Unreadable(size)
+    for _ in range(2):
+        with pytest.raises(DeserializationError, match=r"not here.*still in the Dict"):
+            shared.pop("bad")
+        assert "bad" in shared
+        assert shared.len() == 1
+    del shared["bad"]
+    assert "bad" not in shared
+    with pytest.raises(KeyError, match="bad"):
+        del shared["bad"]
+
+
+def test_what_pop_puts_back_replaces_nothing(shared: modal.Dict) -> None:
+    shared["bad"] = Unreadable(act=lambda: shared.put("bad", "put meanwhile"))
+    with pytest.raises(DeserializationError):
+        shared.pop("bad")
+    assert shared["bad"] == "put meanwhile"
+
+
+class SlowReads:
+    """Holds up the first read of a value from the database until the block's end."""
+
+    def __init__(self, patch: pytest.MonkeyPatch) -> None:
+        self.reached, self._go = threading.Event(), threading.Event()
+        read = SqlStore.dict_value
+
+        async def dict_value(store: SqlStore, dict_id: str, key: bytes) -> bytes | None:
+            if not self.reached.is_set():
+                self.reached.set()
+                import asyncio
+
+                await asyncio.to_thread(self._go.wait, 20)
+            return await read(store, dict_id, key)
+
+        patch.setattr(SqlStore, "dict_value", dict_value)
+
+    def __enter__(self) -> None:
+        assert self.reached.wait(20)
+
+    def __exit__(self, *_: object) -> None:
+        self._go.set()
+
+
+def put_in_database(shared: modal.Dict, patch: pytest.MonkeyPatch) -> None:
+    """Put a value and wait until it has left the server's memory."""
+    shared["k"] = bytes(20_000)
+    asked = threading.Event()
+    read = SqlStore.dict_value
+    with patch.context() as counting:
+        counting.setattr(SqlStore, "dict_value", lambda *args: (asked.set(), read(*args))[1])
+        until(lambda: len(shared["k"]) and asked.is_set(), "the value to be read from the database")
+
+
+READS: dict[str, Callable[[modal.Dict], Any]] = {
+    "get": lambda shared: shared.get("k", "missing"),
+    "pop": lambda shared: shared.pop("k"),
+    "items": lambda shared: dict(shared.items()).get("k", "missing"),
+    "values": lambda shared: next(iter(shared.values()), "missing"),
+}
+
+
+@pytest.mark.parametrize("size", [3, 30_000, 3_000_000])
+@pytest.mark.parametrize("name", READS)
+def test_a_key_that_is_replaced_while_it_is_read_is_there(
+    shared: modal.Dict, monkeypatch: pytest.MonkeyPatch, name: str, size: int
+) -> None:
+    put_in_database(shared, monkeypatch)
+    slow, found = SlowReads(monkeypatch), []
+    reader = threading.Thread(target=lambda: found.append(READS[name](shared)))
+    reader.start()
+    with slow:
+        shared["k"] = b"n" * size
+    reader.join(20)
+    assert found == [b"n" * size]
+
+
+def failure_of(read: Callable[[modal.Dict], Any], shared: modal.Dict) -> Any:
+    try:
+        return read(shared)
+    except Exception as error:
+        return type(error)
+
+
+@pytest.mark.parametrize("name", READS)
+def test_a_key_that_is_removed_while_it_is_read_is_missing(
+    shared: modal.Dict, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    put_in_database(shared, monkeypatch)
+    slow, found = SlowReads(monkeypatch), []
+    reader = threading.Thread(target=lambda: found.append(failure_of(READS[name], shared)))
+    reader.start()
+    with slow:
+        del shared["k"]
+    reader.join(20)
+    assert found == [KeyError if name == "pop" else "missing"]
+
+
+@pytest.mark.parametrize("name", READS)
+def test_a_dict_that_is_deleted_while_it_is_read_is_not_found(
+    real_server: RealServer, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    shared = modal.Dict.lookup("short-lived", create_if_missing=True)
+    put_in_database(shared, monkeypatch)
+    slow, found = SlowReads(monkeypatch), []
+    reader = threading.Thread(target=lambda: found.append(failure_of(READS[name], shared)))
+    reader.start()
+    with slow:
+        modal.Dict.delete("short-lived")
+    reader.join(20)
+    assert found == [NotFoundError]
+
+
+@pytest.mark.parametrize(
+    ("data", "error"),
+    [
+        ([("a", 1)], InvalidError),
+        ({"a": threading.Lock()}, SerializationError),
+        ({"k" * 2_000_000: 1}, RequestSizeError),
+    ],
+)
+def test_a_dict_is_not_made_when_it_cannot_begin_with_its_data(
+    real_server: RealServer, data: Any, error: type[Exception]
+) -> None:
+    with pytest.raises(error):
+        modal.Dict.lookup("never-made", data, create_if_missing=True)
+    with pytest.raises(error):
+        modal.Dict.from_name("never-made", data, create_if_missing=True).hydrate()
+    with pytest.raises(error), modal.Dict.ephemeral(data):
+        pass
+    with pytest.raises(NotFoundError):
+        modal.Dict.lookup("never-made")
+
+
 def test_iteration_over_many_entries_is_streamed(real_server: RealServer) -> None:
     with modal.Dict.ephemeral({number: number * 2 for number in range(100_000)}) as many:
         assert many.len() == 100_000
@@ -199,8 +382,6 @@ def test_an_ephemeral_dict_ends_with_its_context(real_server: RealServer) -> Non
 
 
 def test_an_ephemeral_dict_ends_with_its_client(real_server: RealServer) -> None:
-    from real_server import until
-
     client = modal.Client(real_server.url)
     context = modal.Dict.ephemeral({"a": 1}, client=client)
     one = context.__enter__()

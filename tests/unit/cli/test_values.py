@@ -10,7 +10,8 @@ import sys
 import click
 import pytest
 
-from modal.cli.values import Count, Unreadable, echo_json, printable, unpickled, written
+from modal.cli.tables import printable
+from modal.cli.values import Count, Unreadable, echo_json, unpickled, written
 from modal.exception import DeserializationError
 
 

@@ -32,6 +32,15 @@ class DictEntry:
 class DictPut:
     dict_id: str
     entries: list[DictEntry] = field(default_factory=list)
+    if_absent: bool = False  #: leave keys alone that are there
+
+
+@dataclass(frozen=True)
+class DictPop:
+    """The body is the key."""
+
+    dict_id: str
+    value: bool = True  #: send it
 
 
 @dataclass(frozen=True)
@@ -69,7 +78,7 @@ class DictPart:
 DICT_GET = Method("dict.get", DictRef, DictValue)
 DICT_CONTAINS = Method("dict.contains", DictRef, DictFound)
 DICT_PUT = Method("dict.put", DictPut, Empty, mutating=True)
-DICT_POP = Method("dict.pop", DictRef, DictValue, mutating=True)
+DICT_POP = Method("dict.pop", DictPop, DictValue, mutating=True)
 DICT_CLEAR = Method("dict.clear", DictRef, Empty, mutating=True)
 DICT_LEN = Method("dict.len", DictRef, DictLength)
 DICT_SCAN = Method("dict.scan", DictScan, DictPart, Shape.SERVER_STREAM)

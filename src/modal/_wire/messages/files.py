@@ -17,6 +17,9 @@ class FileKind(enum.Enum):
     DEVICE = "device"
 
 
+FILES_AT_ONCE = 1_000  #: in one request to read
+
+
 @dataclass(frozen=True)
 class FileInfo:
     path: str  #: without a slash before it
@@ -46,6 +49,15 @@ class FileRead:
 
     object_id: str
     path: str
+
+
+@dataclass(frozen=True)
+class FilesRead:
+    """Files, one after the other: each begins with an item that has its path, as given here. Of a volume all are read
+    from one version."""
+
+    object_id: str
+    paths: list[str]  #: up to FILES_AT_ONCE
 
 
 @dataclass(frozen=True)
@@ -105,6 +117,7 @@ class VolumeProblem:
 
 FILES_LIST = Method("files.list", FilesList, FilesListed, Shape.SERVER_STREAM)
 FILE_READ = Method("file.read", FileRead, Empty, Shape.SERVER_STREAM)
+FILES_READ = Method("files.read", FilesRead, FilePart, Shape.SERVER_STREAM)
 FILES_PUT = Method("files.put", FilesPut, FilesPutDone, Shape.CLIENT_STREAM, mutating=True, item=FilePart)
 FILE_REMOVE = Method("file.remove", FileRemove, Empty, mutating=True)
 FILES_COPY = Method("files.copy", FilesCopy, Empty, mutating=True)

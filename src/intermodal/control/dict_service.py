@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -68,6 +68,7 @@ class DictService:
         self._dicts: dict[str, _Dict] = {}
         self._loading: dict[str, asyncio.Task[_Dict]] = {}
         named.holders[ObjectKind.DICT] = self
+        named.make_beginning = lambda dict_id, entries, body: DictWrite(dict_id, puts=self._cut(entries, body))
 
     def register(self, dispatcher: Dispatcher) -> None:
         dispatcher.register(DICT_GET, self.get)
@@ -259,7 +260,7 @@ class DictService:
         entry = found.entries.get(key)
         return entry if entry is not None and entry.expires_at > self._now() else None
 
-    def _cut(self, records: list[DictEntry], body: bytes) -> list[StoredEntry]:
+    def _cut(self, records: Sequence[DictEntry], body: bytes) -> list[StoredEntry]:
         """The entries of a put. Raises `InvalidError`, `RequestSizeError`, and `NotFoundError` for a missing blob."""
         expires_at = self._now() + _TTL
         entries, at = [], 0

@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from typing import Protocol
 
 from intermodal.control.access import require_own_environment
 from intermodal.control.environments import Environment, Environments
 from intermodal.control.rpc import LOCAL, Context, Dispatcher, Principal
+from intermodal.control.rpc_replies import kept_reply
 from intermodal.model.ids import new_id
 from intermodal.model.names import check_name
-from intermodal.store.entries import NamedRecord
+from intermodal.store.entries import DictWrite, EntryChange, NamedRecord
 from intermodal.store.interface import Store
 from modal._wire.messages.common import Empty
+from modal._wire.messages.dict import DictEntry
 from modal._wire.messages.named import (
     EPHEMERAL_CREATE,
     EPHEMERAL_RELEASE,
@@ -74,6 +76,8 @@ class NamedService:
         self._by_name: dict[tuple[str, str, str], NamedRecord] = {}
         self._present: set[str] = set()  # sessions
         self.holders: dict[ObjectKind, Holder] = {}
+        #: Makes what a new dict begins with: of its id, its entries and their bytes.
+        self.make_beginning: Callable[[str, Sequence[DictEntry], bytes], DictWrite] | None = None
 
     def register(self, dispatcher: Dispatcher) -> None:
         dispatcher.register(NAMED_GET, self.get)
@@ -136,7 +140,7 @@ class NamedService:
                 f"There is no {_word(request.kind)} {request.name!r} in the environment {environment.name!r}. "
                 f"Make it with `modal {request.kind.value} create {request.name}`, or with create_if_missing=True."
             )
-        return NamedHandle(self._create(request.kind, environment, request.name, "").object_id, True)
+        return self._create(ctx, request.kind, environment, request.name, "", request.entries, body)
 
     def find(self, ctx: Context, request: NamedGet, body: bytes) -> NamedHandle:
         return self.get(ctx, replace(request, create_if_missing=False), body)
@@ -172,7 +176,7 @@ class NamedService:
 
     def create_ephemeral(self, ctx: Context, request: EphemeralCreate, body: bytes) -> NamedHandle:
         environment = self._environments.meant_by(ctx, request.environment)
-        return NamedHandle(self._create(request.kind, environment, "", ctx.session_id).object_id, True)
+        return self._create(ctx, request.kind, environment, "", ctx.session_id)
 
     def release(self, ctx: Context, request: EphemeralRelease, body: bytes) -> Empty:
         record = self._by_id.get(request.object_id)
@@ -201,13 +205,28 @@ class NamedService:
         for record in [one for one in self._by_id.values() if one.environment_id == environment.environment_id]:
             self._delete(record)
 
-    def _create(self, kind: ObjectKind, environment: Environment, name: str, session_id: str) -> NamedRecord:
+    def _create(
+        self,
+        ctx: Context,
+        kind: ObjectKind,
+        environment: Environment,
+        name: str,
+        session_id: str,
+        entries: Sequence[DictEntry] = (),
+        body: bytes = b"",
+    ) -> NamedHandle:
         object_id = new_id(PREFIXES[kind], self._rng)
         record = NamedRecord(object_id, kind.value, environment.environment_id, name, session_id, self._now())
-        self._store.write_now([record])
+        changes: list[EntryChange] = [record]
+        if entries:
+            if kind is not ObjectKind.DICT or self.make_beginning is None:
+                raise InvalidError(f"A {_word(kind)} begins without entries.")
+            changes.append(self.make_beginning(object_id, entries, body))
+        handle = NamedHandle(object_id, True)
+        self._store.write_now(changes, kept_reply(ctx, handle))
         self._add(record)
-        self.holders[kind].created(record.object_id)
-        return record
+        self.holders[kind].created(object_id)
+        return handle
 
     def _add(self, record: NamedRecord) -> None:
         self._by_id[record.object_id] = record

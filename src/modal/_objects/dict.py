@@ -8,6 +8,7 @@ import pickle
 import struct
 from collections.abc import AsyncGenerator, AsyncIterator, Iterable
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, NoReturn, Optional
 
 from .._renamed import renamed_parameter
@@ -32,7 +33,8 @@ from .._wire.messages.dict import (
     DictValue,
 )
 from .._wire.messages.named import ObjectKind
-from ..exception import DeserializationError, InvalidError, RequestSizeError
+from ..exception import DeserializationError, InvalidError, NotFoundError, RequestSizeError
+from .client import current_environment
 from .named import Named
 from .pulled import Pulled
 
@@ -59,7 +61,6 @@ class Dict(Named):
 
     _kind = ObjectKind.DICT
     _data: Optional[builtins.dict[Any, Any]] = None  #: what it begins with, when it is made
-    _first: Optional[list[tuple[bytes, bytes]]] = None  #: the same, pickled
 
     @classmethod
     def ephemeral(
@@ -131,12 +132,22 @@ class Dict(Named):
         await Dict._delete(name, client, environment_name)
 
     async def _find(self, rpc: RpcClient) -> str:
-        if self._data and self._create_if_missing and self._first is None:
-            self._first = _pickled(self._data)  # what cannot be pickled must not leave an empty dict behind
-        return await super()._find(rpc)
+        if not self._data or not self._create_if_missing:
+            return await super()._find(rpc)
+        from .._wire.messages.named import NAMED_FIND, NAMED_GET, NamedGet
 
-    async def _created(self, rpc: RpcClient, object_id: str) -> None:
-        await _put(rpc, object_id, self._first or [])
+        request = NamedGet(self._kind, self._name, current_environment(self._environment))
+        try:
+            found, _ = await rpc.unary(NAMED_FIND, request)
+        except NotFoundError:
+            # It is made together with what it begins with, as far as that fits in a request.
+            batches = _batches(rpc, _pickled(self._data))
+            entries, body = await batches.__anext__()
+            found, _ = await rpc.unary(NAMED_GET, replace(request, create_if_missing=True, entries=entries), body)
+            async for entries, body in batches:
+                if found.created:
+                    await rpc.unary(DICT_PUT, DictPut(found.object_id, entries), body)
+        return found.object_id
 
     # -- entries
 
@@ -217,7 +228,14 @@ class Dict(Named):
             DeserializationError: the value cannot be unpickled here; the entry stays.
         """
         data = _key_of(key)
-        reply, body = await self._ask(DICT_POP, DictPop, data)
+        rpc = self._rpc or (await on_loop(self._bind()))[0]
+        call = rpc.new_key(DICT_POP)
+        try:
+            reply, body = await self._ask(DICT_POP, DictPop, data, key=call)
+        except BaseException as error:
+            if not isinstance(error, Exception):  # interrupted or cancelled
+                await on_loop(self._undo_pop(data, call))
+            raise
         if not reply.found:
             raise KeyError(key)
         try:
@@ -228,6 +246,13 @@ class Dict(Named):
         except Exception:  # the value could not be fetched
             await on_loop(self._put_back(data, reply, body))
             raise
+
+    async def _undo_pop(self, key: bytes, call: str) -> None:
+        """A pop with this idempotency key was sent, and nobody gets its value."""
+        rpc, dict_id = await self._bind()
+        reply, body = await rpc.unary(DICT_POP, DictPop(dict_id), key, key=call)  # answered as the first one was
+        if reply.found:
+            await self._put_back(key, reply, body)
 
     async def _put_back(self, key: bytes, reply: DictValue, body: bytes) -> None:
         """Put what was popped, unless somebody has put something else there."""
@@ -355,7 +380,14 @@ def _pickled(data: dict[Any, Any]) -> list[tuple[bytes, bytes]]:
 
 
 async def _put(rpc: RpcClient, dict_id: str, entries: list[tuple[bytes, bytes]]) -> None:
-    """Put entries, in batches; a large value is uploaded first."""
+    async for batch, body in _batches(rpc, entries):
+        await rpc.unary(DICT_PUT, DictPut(dict_id, batch), body)
+
+
+async def _batches(
+    rpc: RpcClient, entries: list[tuple[bytes, bytes]]
+) -> AsyncGenerator[tuple[list[DictEntry], bytes], None]:
+    """Entries as they travel, in batches that fit in a request; a large value is uploaded first."""
     from .._wire.messages.call import INLINE_LIMIT
 
     batch: list[DictEntry] = []
@@ -372,10 +404,10 @@ async def _put(rpc: RpcClient, dict_id: str, entries: list[tuple[bytes, bytes]])
         bodies += (key, value)
         size += len(key) + len(value)
         if size >= _BATCH_BYTES or len(batch) >= _BATCH_ENTRIES:
-            await rpc.unary(DICT_PUT, DictPut(dict_id, batch), b"".join(bodies))
+            yield batch, b"".join(bodies)
             batch, bodies, size = [], [], 0
     if batch:
-        await rpc.unary(DICT_PUT, DictPut(dict_id, batch), b"".join(bodies))
+        yield batch, b"".join(bodies)
 
 
 def _key_of(key: Any) -> bytes:

@@ -125,12 +125,7 @@ class Named(Object):
         request = NamedGet(self._kind, self._name, current_environment(self._environment), self._create_if_missing)
         # Who may only read can find what is there.
         found, _ = await rpc.unary(NAMED_GET if self._create_if_missing else NAMED_FIND, request)
-        if found.created:
-            await self._created(rpc, found.object_id)
         return found.object_id
-
-    async def _created(self, rpc: RpcClient, object_id: str) -> None:
-        """It was made just now, by us."""
 
     def __reduce__(self) -> tuple[Any, ...]:
         # Objects may be passed to functions, and be items of one another: what travels is how to find them.

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import random
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -433,3 +435,49 @@ def test_functions_use_dicts(real_server: RealServer, shared: modal.Dict) -> Non
     assert shared["hello"] == 2
     assert modal.Dict.lookup("from-inside")["hello"] == 5
     modal.Dict.delete("from-inside")
+
+
+def test_nobody_finds_a_new_dict_without_what_it_begins_with(real_server: RealServer) -> None:
+    data = {f"key-{number}": "x" * 500 for number in range(300)}
+    for turn in range(15):
+        name = f"begun-{turn}"
+        sizes: list[int] = []
+
+        def look(name: str = name, sizes: list[int] = sizes) -> None:
+            sizes.append(modal.Dict.lookup(name, data, create_if_missing=True).len())
+
+        looking = [threading.Thread(target=look) for _ in range(3)]
+        for one in looking:
+            one.start()
+        for one in looking:
+            one.join(20)
+        assert sizes == [300] * 3
+        modal.Dict.delete(name)
+
+
+def test_a_dict_may_begin_with_more_than_a_request_holds(real_server: RealServer) -> None:
+    data: dict[Any, Any] = {number: number for number in range(12_000)} | {"large": bytes(3_000_000)}
+    begun = modal.Dict.lookup("begun-with-much", data, create_if_missing=True)
+    assert dict(begun.items()) == data
+    modal.Dict.delete("begun-with-much")
+
+
+def test_cancelled_pops_lose_nothing(shared: modal.Dict) -> None:
+    chance = random.Random(1)
+    shared.update(**{str(number): number for number in range(200)})
+
+    async def pop_all() -> set[int]:
+        popped: set[int] = set()
+        for number in range(200):
+            task = asyncio.ensure_future(shared.pop.aio(str(number)))
+            await asyncio.sleep(chance.random() * 0.003)
+            task.cancel()
+            [result] = await asyncio.gather(task, return_exceptions=True)
+            if isinstance(result, int):
+                popped.add(result)
+        return popped
+
+    popped = asyncio.run(pop_all())
+    assert 0 < len(popped) < 200
+    assert popped | set(shared.values()) == set(range(200))
+    assert not popped & set(shared.values())

@@ -6,6 +6,7 @@ import enum
 from dataclasses import dataclass, field
 
 from .common import Empty, Method
+from .dict import DictEntry
 
 
 class ObjectKind(enum.Enum):
@@ -17,12 +18,16 @@ class ObjectKind(enum.Enum):
 
 @dataclass(frozen=True)
 class NamedGet:
-    """Find an object by its name; NotFoundError when there is none, unless it shall be made."""
+    """Find an object by its name; NotFoundError when there is none, unless it shall be made.
+
+    A dict that is made begins with `entries`, whose keys and values are in the body: nobody finds it without them.
+    """
 
     kind: ObjectKind
     name: str
     environment: str
     create_if_missing: bool = False
+    entries: list[DictEntry] = field(default_factory=list)
 
 
 @dataclass(frozen=True)

@@ -43,3 +43,12 @@ def platform(_platform: Platform) -> Iterator[Platform]:
 def program(tmp_path: Path) -> Program:
     """Writes the user's files: `program(text, name)`."""
     return Program(tmp_path)
+
+
+@pytest.fixture
+def volume(platform: Platform, tmp_path: Path) -> Iterator[str]:
+    """The name of a new volume."""
+    name = f"v-{tmp_path.name}"[-60:]
+    platform.modal("volume", "create", name).succeeded()
+    yield name
+    platform.modal("volume", "delete", name, "--yes")

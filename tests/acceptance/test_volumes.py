@@ -5,30 +5,11 @@ from __future__ import annotations
 import json
 import re
 import signal
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from acceptance_harness import Platform, Program, wait_until
-
-
-@pytest.fixture
-def volume(platform: Platform, tmp_path: Path) -> Iterator[str]:
-    """The name of a new volume."""
-    name = f"v-{tmp_path.name}"[-60:]
-    platform.modal("volume", "create", name).succeeded()
-    yield name
-    platform.modal("volume", "delete", name, "--yes")
-
-
-def files(platform: Platform, volume: str, path: str = "/") -> list[str]:
-    return [
-        row["filename"] for row in json.loads(platform.modal("volume", "ls", volume, path, "--json").succeeded().out)
-    ]
-
-
-def text(platform: Platform, volume: str, path: str) -> str:
-    return platform.modal("volume", "get", volume, path, "-").succeeded().out
+from volume_commands import files, is_sound, text
 
 
 def test_commit_reload_and_open_files(platform: Platform, program: Program, volume: str) -> None:
@@ -152,7 +133,7 @@ def test_what_a_killed_container_wrote_is_there(platform: Platform, program: Pro
     assert "died" in platform.modal("run", path).succeeded().out
     wait_until(lambda: not platform.containers(), "the container to be gone")
     assert len(text(platform, volume, "before")) == 1000
-    assert "as it was committed" in platform.intermodal("volume", "verify", volume).succeeded().out
+    assert is_sound(platform, volume)
 
 
 def test_a_killed_server_leaves_the_old_version_or_the_new(platform: Platform, program: Program, volume: str) -> None:
@@ -190,7 +171,7 @@ def test_a_killed_server_leaves_the_old_version_or_the_new(platform: Platform, p
             running.end()
         platform.intermodal("up").succeeded()
         wait_until(lambda: not platform.containers(), "what was left to be gone")
-        assert "as it was committed" in platform.intermodal("volume", "verify", volume).succeeded().out
+        assert is_sound(platform, volume)
         # What a container has mounted is one version, even while the call that was interrupted runs again for a moment.
         out = platform.modal("run", f"{path}::read").succeeded().out
         [(one, other)] = re.findall(r"read (\d+) (\d+)", out)
@@ -405,4 +386,4 @@ def test_many_files_in_a_directory_and_a_huge_one(platform: Platform, program: P
     out = platform.modal("run", path).succeeded().out
     assert "names 100000" in out
     assert f"size {20 * 1024**3 + 3}" in out
-    assert "as it was committed" in platform.intermodal("volume", "verify", volume).succeeded().out
+    assert is_sound(platform, volume)

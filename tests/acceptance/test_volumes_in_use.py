@@ -4,31 +4,14 @@ from __future__ import annotations
 
 import json
 import signal
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from acceptance_harness import Background, Platform, Program, wait_until
+from volume_commands import is_sound, sizes, text
 
 from intermodal.node.mount_table import mounts_below
-
-
-@pytest.fixture
-def volume(platform: Platform, tmp_path: Path) -> Iterator[str]:
-    """The name of a new volume."""
-    name = f"v-{tmp_path.name}"[-60:]
-    platform.modal("volume", "create", name).succeeded()
-    yield name
-    platform.modal("volume", "delete", name, "--yes")
-
-
-def sizes(platform: Platform, volume: str, path: str = "/") -> dict[str, str]:
-    rows = json.loads(platform.modal("volume", "ls", volume, path, "--json").succeeded().out)
-    return {row["filename"]: row["size"] for row in rows}
-
-
-def text(platform: Platform, volume: str, path: str) -> str:
-    return platform.modal("volume", "get", volume, path, "-").succeeded().out
 
 
 def test_a_read_only_mount(platform: Platform, program: Program, volume: str) -> None:
@@ -215,7 +198,7 @@ def test_a_stop_during_a_commit(
     assert sizes(platform, volume, "/whole").keys() == {"whole/a", "whole/b"}
     assert platform.modal("volume", "get", volume, "/whole", program.folder).succeeded()
     assert [(program.folder / "whole" / name).stat().st_size for name in ("a", "b")] == [size // 2, size // 2]
-    assert "as it was committed" in platform.intermodal("volume", "verify", volume).succeeded().out
+    assert is_sound(platform, volume)
 
 
 def test_commits_and_reloads_that_are_given_up(platform: Platform, program: Program, volume: str) -> None:
@@ -253,7 +236,7 @@ def test_commits_and_reloads_that_are_given_up(platform: Platform, program: Prog
     assert "given up True" in out
     assert "has 150" in out
     assert "committed 150" in out
-    assert "as it was committed" in platform.intermodal("volume", "verify", volume).succeeded().out
+    assert is_sound(platform, volume)
 
 
 def test_requests_for_files_that_are_given_up(platform: Platform, program: Program, volume: str) -> None:
@@ -296,4 +279,4 @@ def test_requests_for_files_that_are_given_up(platform: Platform, program: Progr
         return [*sessions, *mounts_below(platform.data_dir / "run")]
 
     wait_until(lambda: not left(), f"what they had mounted to be gone: {left()}")
-    assert "as it was committed" in platform.intermodal("volume", "verify", volume).succeeded().out
+    assert is_sound(platform, volume)

@@ -38,7 +38,8 @@ if TYPE_CHECKING:
     from ._wire.client import RpcClient
     from ._wire.messages.function import FunctionHandle
 
-_STOP_TIMEOUT = 60.0  #: seconds the server may take to stop an app: running inputs get their grace
+_STOP_TIMEOUT = 3600.0  #: seconds the server may take to stop an app: containers commit what they wrote to volumes
+_STILL_ENDING = 10.0  #: seconds after which it is said that this is waited for
 _STOP_TIMEOUT_LOST = 2.0  #: seconds for it when the block ended since the server could not be reached
 _RETRY = 0.5  #: seconds before the events are asked for again
 
@@ -146,6 +147,10 @@ async def load(app: App, rpc: RpcClient, app_id: str) -> dict[str, FunctionHandl
 async def _finish(stop: AppStop, rpc: RpcClient, watch: _Watch, patience: float, detach: bool) -> None:
     """Stop the app unless it goes on detached, and show the rest of its output."""
     stays = detach and stop.reason is not AppStopReason.FAILED
+    text = (
+        "Containers of the app are still ending; what they wrote to volumes is committed first. Ctrl-C does not wait."
+    )
+    reminder = asyncio.get_running_loop().call_later(_STILL_ENDING, output().message, text)
     try:
         if not stays and not watch.stopped:
             await rpc.unary(APP_STOP, stop, timeout=patience)
@@ -156,6 +161,8 @@ async def _finish(stop: AppStop, rpc: RpcClient, watch: _Watch, patience: float,
             output().message(f"The app {stop.app_id} could not be stopped in order: {error}")
         await watch.drain(0.0)
         return
+    finally:
+        reminder.cancel()
     output().app_stopped("detached" if stays else stop.reason)
 
 

@@ -42,7 +42,8 @@ _PARTITION_BYTES = 64
 _REPLY_BYTES = 8 * 1024 * 1024  # of items given at a time; the rest stays for the next one
 _SCAN_ITEMS = 200
 _IDLE = 3600.0  # seconds after which an unused queue leaves the memory
-_GIVEN = 20_000  # gets that are remembered, so that their items can be given back
+_GIVEN = 20_000  # items that were given are remembered, so that they can be given back; of one get all
+_PUT = QueuePutDone(True)
 _RECHECK = 0.25  # seconds until an item that nobody can be given now is offered again
 
 
@@ -108,6 +109,7 @@ class QueueService:
         self._loading: dict[str, asyncio.Task[_Queue]] = {}
         self._tasks: set[asyncio.Future[Any]] = set()
         self._given: OrderedDict[tuple[object, ...], _Given] = OrderedDict()  # by the reply key, latest last
+        self._given_items = 0
         named.holders[ObjectKind.QUEUE] = self
 
     def register(self, dispatcher: Dispatcher) -> None:
@@ -149,14 +151,14 @@ class QueueService:
         self._expire(queue)
         return queue.state.has_room(request.partition, count)
 
-    def _put(self, queue: _Queue, ctx: Context, request: QueuePut, values: list[bytes]) -> None:
+    def _put(self, queue: _Queue, ctx: Context, request: QueuePut, values: list[bytes], reply: Any = _PUT) -> None:
         """Put values that there is room for. Raises StoreError, with nothing changed."""
         partition, before = request.partition, queue.state.expires_at(request.partition)
         expires_at = self._now() + request.ttl
         items = queue.state.put(partition, values, expires_at)
         puts = [StoredItem(partition, item.number, item.value, expires_at) for item in items]
         try:
-            self._store.write_now([QueueWrite(queue.queue_id, puts=puts)], kept_reply(ctx, QueuePutDone(True)))
+            self._store.write_now([QueueWrite(queue.queue_id, puts=puts)], kept_reply(ctx, reply))
         except BaseException:
             queue.state.undo_put(partition, len(values), before)
             raise
@@ -196,19 +198,22 @@ class QueueService:
         return waiter.done
 
     def take_back(self, ctx: Context, request: QueueReturn, body: bytes) -> Any:
-        """Put items where they were, which a get of this client was given and nobody has got."""
+        """Put items where they were, which a get of this client was given and nobody has got.
+
+        If it is too long ago that they were taken, or the server was started since, they are put at the end.
+        """
         queue = self._find(ctx, request.queue_id, request.partition)
         if queue is None:
             return self._again(self.take_back, ctx, request, body)
         partition, values = request.partition, _cut(request.sizes, body)
-        given = self._given.pop((*(ctx.reply_key or ())[:2], request.key, QUEUE_GET.name), None)
+        given = self._forget((*(ctx.reply_key or ())[:2], request.key, QUEUE_GET.name))
         count = len(values)
-        if (
-            given is None
-            or (given.queue_id, given.partition) != (queue.queue_id, partition)
-            or len(given.numbers) < count
-        ):
-            raise InvalidError("These items cannot be given back: it is too long ago that they were taken.")
+        at = (queue.queue_id, partition)
+        if given is None or (given.queue_id, given.partition) != at or not 0 < count <= len(given.numbers):
+            put = QueuePut(queue.queue_id, partition, request.sizes)
+            _check_put(put)
+            self._put(queue, ctx, put, values, Empty())
+            return Empty()
         expires_at = max(given.expires_at, queue.state.expires_at(partition))
         if expires_at <= self._now():
             return Empty()
@@ -396,14 +401,25 @@ class QueueService:
             raise
         if ctx.reply_key is not None:
             numbers = [item.number for item in items]
-            self._given[ctx.reply_key] = _Given(queue.queue_id, partition, numbers, expires_at)
-            if len(self._given) > _GIVEN:
-                self._given.popitem(last=False)
+            self._remember(ctx.reply_key, _Given(queue.queue_id, partition, numbers, expires_at))
         if partition in queue.lines:
             self._make_room(queue, partition)
         if queue.slotless:
             self._give_slots(queue)
         return reply, body
+
+    def _remember(self, key: tuple[object, ...], given: _Given) -> None:
+        """What a get was given, until enough was given since."""
+        self._given[key] = given
+        self._given_items += len(given.numbers)
+        while self._given_items > _GIVEN and len(self._given) > 1:
+            self._given_items -= len(self._given.popitem(last=False)[1].numbers)
+
+    def _forget(self, key: tuple[object, ...]) -> _Given | None:
+        given = self._given.pop(key, None)
+        if given is not None:
+            self._given_items -= len(given.numbers)
+        return given
 
     def _give_slots(self, queue: _Queue) -> None:
         """Let those put who waited until fewer partitions hold something."""

@@ -114,13 +114,13 @@ class NetworkFileSystem(WithFiles):
             if not isinstance(name, str):
                 raise InvalidError(f"{remote!r} is a directory, and the file object has no name to be kept.")
             remote += Path(name).name
-        return await on_loop(self._send(Upload(fp, remote), progress_cb))
+        return await on_loop(self._send([Upload(fp, remote)], progress_cb))
 
-    async def _send(self, upload: Upload, progress: Optional[Progress]) -> int:
+    async def _send(self, uploads: list[Upload], progress: Optional[Progress]) -> int:
         rpc, object_id = await self._bind()
         if progress is None:
-            return await send_files(rpc, object_id, [upload], force=True)
-        size = await send_files(rpc, object_id, [upload], force=True, sent=lambda count: progress(advance=count))
+            return await send_files(rpc, object_id, uploads, force=True)
+        size = await send_files(rpc, object_id, uploads, force=True, sent=lambda count: progress(advance=count))
         progress(complete=True)
         return size
 
@@ -170,7 +170,7 @@ class NetworkFileSystem(WithFiles):
         """
         remote = f"/{Path(local_path).name}" if remote_path is None else path_text(remote_path)
         file = local_file_of(local_path, remote, "add_local_dir")
-        await on_loop(self._send(Upload(file.path, remote, file.mode), progress_cb))
+        await on_loop(self._send([Upload(file.path, remote, file.mode)], progress_cb))
 
     @in_caller
     async def add_local_dir(
@@ -191,8 +191,7 @@ class NetworkFileSystem(WithFiles):
         """
         root = local_directory(local_path)
         remote = f"/{root.name}" if remote_path is None else path_text(remote_path)
-        for upload in uploads_of(root, remote):
-            await on_loop(self._send(upload, progress_cb if upload.source is not None else None))
+        await on_loop(self._send(uploads_of(root, remote), progress_cb))
 
 
 def _as_listed(entry: FileEntry, path: str) -> FileEntry:

@@ -20,8 +20,11 @@ import pytest
 from real_server import RealServer, until
 
 import modal
+from intermodal.control import queue_service
 from intermodal.machines import queue as queue_machine
 from modal._objects import client as client_module
+from modal._objects.taking import Taking
+from modal._serialization import deserialize
 from modal._sync import run
 from modal.exception import DeserializationError, NotFoundError
 
@@ -205,3 +208,24 @@ def test_who_iterates_a_queue_that_is_deleted_is_told(real_server: RealServer) -
     modal.Queue.delete("doomed")
     iterating.join(20)
     assert isinstance(found[-1], NotFoundError)
+
+
+def test_what_is_given_back_late_is_put_at_the_end(shared: modal.Queue, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(queue_service, "_GIVEN", 1)
+    other = modal.Queue.lookup("other", create_if_missing=True)
+    other.put_many([1, 2])
+    shared.put_many(["late", unreadable(), "last"])
+    taking = Taking(shared, "", 1, None)
+    assert run(taken_of(taking)) == ["late"]
+    assert other.get_many(2) == [1, 2]
+    run(taking.give_back())
+    with pytest.raises(DeserializationError):
+        shared.get()
+    assert shared.get_many(3) == ["last", "late"]
+    modal.Queue.delete("other")
+
+
+async def taken_of(taking: Taking) -> list[Any]:
+    """Take on the loop, as a waiting call does."""
+    await taking._take_slowly()
+    return [deserialize(value) for _, values in taking._taken for value in values]

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-from collections import OrderedDict, deque
+from collections import OrderedDict
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass, field
 from typing import Any
 
 from intermodal.control.named_service import NamedService
+from intermodal.control.queue_lines import Given, Line, LiveQueue, Waiter, answer, check_put, cut, fail, resident
 from intermodal.control.rpc import Context, Dispatcher, Principal, ServerStream
 from intermodal.control.rpc_replies import kept_reply
 from intermodal.machines.queue import Item, QueueState
@@ -25,7 +25,6 @@ from modal._wire.messages.queue import (
     QUEUE_PUT,
     QUEUE_RETURN,
     QUEUE_SCAN,
-    TTL_LIMIT,
     QueueGet,
     QueueItems,
     QueueLength,
@@ -35,7 +34,7 @@ from modal._wire.messages.queue import (
     QueueScan,
     QueueSelect,
 )
-from modal.exception import InvalidError, NotFoundError, RequestSizeError
+from modal.exception import InvalidError, NotFoundError
 
 RESIDENT = 8 * 1024  #: bytes of an item that stays in memory
 _PARTITION_BYTES = 64
@@ -45,49 +44,6 @@ _IDLE = 3600.0  # seconds after which an unused queue leaves the memory
 _GIVEN = 20_000  # items that were given are remembered, so that they can be given back; of one get all
 _PUT = QueuePutDone(True)
 _RECHECK = 0.25  # seconds until an item that nobody can be given now is offered again
-
-
-@dataclass(slots=True, eq=False)
-class _Waiter:
-    """A request that waits: for items, or for room."""
-
-    ctx: Context
-    request: Any
-    done: asyncio.Future[Any]
-
-
-@dataclass(slots=True)
-class _Given:
-    """What a get was given."""
-
-    queue_id: str
-    partition: str
-    numbers: list[int]
-    expires_at: float
-
-
-@dataclass(slots=True)
-class _Line:
-    """Who waits at one partition."""
-
-    getters: deque[_Waiter] = field(default_factory=deque)
-    putters: deque[tuple[_Waiter, list[bytes]]] = field(default_factory=deque)
-    followers: set[asyncio.Event] = field(default_factory=set)
-
-
-@dataclass(slots=True)
-class _Queue:
-    """A queue in memory."""
-
-    queue_id: str
-    state: QueueState
-    used_at: float
-    lines: dict[str, _Line] = field(default_factory=dict)
-    #: Partitions that hold nothing, where a put waits until there are fewer others.
-    slotless: dict[str, None] = field(default_factory=dict)
-
-    def line(self, partition: str) -> _Line:
-        return self.lines.setdefault(partition, _Line())
 
 
 class QueueService:
@@ -105,10 +61,10 @@ class QueueService:
         self._named = named
         self._is_connected = is_connected
         self._now = now
-        self._queues: dict[str, _Queue] = {}
-        self._loading: dict[str, asyncio.Task[_Queue]] = {}
+        self._queues: dict[str, LiveQueue] = {}
+        self._loading: dict[str, asyncio.Task[LiveQueue]] = {}
         self._tasks: set[asyncio.Future[Any]] = set()
-        self._given: OrderedDict[tuple[object, ...], _Given] = OrderedDict()  # by the reply key, latest last
+        self._given: OrderedDict[tuple[object, ...], Given] = OrderedDict()  # by the reply key, latest last
         self._given_items = 0
         named.holders[ObjectKind.QUEUE] = self
 
@@ -127,15 +83,15 @@ class QueueService:
         queue = self._find(ctx, request.queue_id, request.partition)
         if queue is None:
             return self._again(self.put, ctx, request, body)
-        _check_put(request)
-        values = _cut(request.sizes, body)
+        check_put(request)
+        values = cut(request.sizes, body)
         line = queue.lines.get(request.partition)
         if not (line is not None and line.putters) and self._has_room(queue, request):
             self._put(queue, ctx, request, values)
             return QueuePutDone(True)
         if request.wait is not None and request.wait <= 0:
             return QueuePutDone(False)
-        waiter = _Waiter(ctx, request, asyncio.get_running_loop().create_future())
+        waiter = Waiter(ctx, request, asyncio.get_running_loop().create_future())
         entry = (waiter, values)
         queue.line(request.partition).putters.append(entry)
         if not queue.state.length(request.partition):
@@ -144,14 +100,14 @@ class QueueService:
         self._await_expiry(queue, waiter)
         return waiter.done
 
-    def _has_room(self, queue: _Queue, request: QueuePut) -> bool:
+    def _has_room(self, queue: LiveQueue, request: QueuePut) -> bool:
         count = len(request.sizes) + request.more
         if queue.state.has_room(request.partition, count):
             return True
         self._expire(queue)
         return queue.state.has_room(request.partition, count)
 
-    def _put(self, queue: _Queue, ctx: Context, request: QueuePut, values: list[bytes], reply: Any = _PUT) -> None:
+    def _put(self, queue: LiveQueue, ctx: Context, request: QueuePut, values: list[bytes], reply: Any = _PUT) -> None:
         """Put values that there is room for. Raises StoreError, with nothing changed."""
         partition, before = request.partition, queue.state.expires_at(request.partition)
         expires_at = self._now() + request.ttl
@@ -164,7 +120,7 @@ class QueueService:
             raise
         self._added(queue, partition, items)
 
-    def _added(self, queue: _Queue, partition: str, items: list[Item]) -> None:
+    def _added(self, queue: LiveQueue, partition: str, items: list[Item]) -> None:
         large = [item for item in items if item.size > RESIDENT]
         if large:
             self._drop_when_stored(large)
@@ -184,15 +140,15 @@ class QueueService:
             raise InvalidError(f"A get takes 1 to {PARTITION_ITEMS} items of a queue, not {request.count}.")
         if queue.state.length(request.partition):
             items, expires_at = self._take(queue, request)
-            values = _resident(items)
+            values = resident(items)
             if values is not None:
                 return self._deliver(queue, ctx, request, items, values, expires_at)
-            waiter = _Waiter(ctx, request, asyncio.get_running_loop().create_future())
+            waiter = Waiter(ctx, request, asyncio.get_running_loop().create_future())
             self._spawn(self._give_stored(queue, waiter, items, expires_at))
             return waiter.done
         if request.wait is not None and request.wait <= 0:
             return QueueItems()
-        waiter = _Waiter(ctx, request, asyncio.get_running_loop().create_future())
+        waiter = Waiter(ctx, request, asyncio.get_running_loop().create_future())
         queue.line(request.partition).getters.append(waiter)
         self._park(queue, waiter, QueueItems(), lambda line: line.getters.remove(waiter))
         return waiter.done
@@ -205,13 +161,13 @@ class QueueService:
         queue = self._find(ctx, request.queue_id, request.partition)
         if queue is None:
             return self._again(self.take_back, ctx, request, body)
-        partition, values = request.partition, _cut(request.sizes, body)
+        partition, values = request.partition, cut(request.sizes, body)
         given = self._forget((*(ctx.reply_key or ())[:2], request.key, QUEUE_GET.name))
         count = len(values)
         at = (queue.queue_id, partition)
         if given is None or (given.queue_id, given.partition) != at or not 0 < count <= len(given.numbers):
             put = QueuePut(queue.queue_id, partition, request.sizes)
-            _check_put(put)
+            check_put(put)
             self._put(queue, ctx, put, values, Empty())
             return Empty()
         expires_at = max(given.expires_at, queue.state.expires_at(partition))
@@ -249,7 +205,7 @@ class QueueService:
             line.followers.discard(arrived)
             self._tidy(queue, request.partition)
 
-    async def _send(self, queue: _Queue, partition: str, items: list[Item], stream: ServerStream[Any, Any]) -> None:
+    async def _send(self, queue: LiveQueue, partition: str, items: list[Item], stream: ServerStream[Any, Any]) -> None:
         part: list[bytes] = []
         size = 0
         for position, (item, value) in enumerate(zip(items, await self._values(queue, partition, items), strict=True)):
@@ -287,11 +243,11 @@ class QueueService:
 
     # -- giving and waiting ------------------------------------------------------------------------------------
 
-    def _park(self, queue: _Queue, waiter: _Waiter, late: Any, leave: Callable[[_Line], None]) -> None:
+    def _park(self, queue: LiveQueue, waiter: Waiter, late: Any, leave: Callable[[Line], None]) -> None:
         """Let a request wait in its line, and answer it with `late` when its time is over."""
         loop = asyncio.get_running_loop()
         wait, partition = waiter.request.wait, waiter.request.partition
-        timer = loop.call_later(wait, _answer, waiter.done, late) if wait is not None else None
+        timer = loop.call_later(wait, answer, waiter.done, late) if wait is not None else None
 
         def left(done: asyncio.Future[Any]) -> None:
             if timer is not None:
@@ -306,7 +262,7 @@ class QueueService:
 
         waiter.done.add_done_callback(left)
 
-    def _await_expiry(self, queue: _Queue, waiter: _Waiter) -> None:
+    def _await_expiry(self, queue: LiveQueue, waiter: Waiter) -> None:
         """Room comes when the partition's time is over, too."""
         partition = waiter.request.partition
         if waiter.done.done():
@@ -318,17 +274,17 @@ class QueueService:
         timer = asyncio.get_running_loop().call_later(due, self._await_expiry, queue, waiter)
         waiter.done.add_done_callback(lambda _: timer.cancel())
 
-    def _tidy(self, queue: _Queue, partition: str) -> None:
+    def _tidy(self, queue: LiveQueue, partition: str) -> None:
         line = queue.lines.get(partition)
         if line is not None and not (line.getters or line.putters or line.followers):
             del queue.lines[partition]
 
-    def _offer(self, queue: _Queue, partition: str) -> None:
+    def _offer(self, queue: LiveQueue, partition: str) -> None:
         """Give what is there to those who wait for it, in their order, as far as they are connected."""
         line = queue.lines.get(partition)
         if line is None:
             return
-        absent: list[_Waiter] = []
+        absent: list[Waiter] = []
         while line.getters and queue.state.length(partition):
             waiter = line.getters.popleft()
             if waiter.done.done():
@@ -341,31 +297,31 @@ class QueueService:
         if absent and queue.state.length(partition):
             asyncio.get_running_loop().call_later(_RECHECK, self._offer, queue, partition)
 
-    def _give(self, queue: _Queue, waiter: _Waiter) -> None:
+    def _give(self, queue: LiveQueue, waiter: Waiter) -> None:
         """Take items for a request and answer it."""
         items, expires_at = self._take(queue, waiter.request)
-        values = _resident(items)
+        values = resident(items)
         if values is not None:
             self._answer(queue, waiter, items, values, expires_at)
         else:
             self._spawn(self._give_stored(queue, waiter, items, expires_at))
 
-    def _take(self, queue: _Queue, request: QueueGet) -> tuple[list[Item], float]:
+    def _take(self, queue: LiveQueue, request: QueueGet) -> tuple[list[Item], float]:
         """Items for a request, and when their partition expires."""
         expires_at = queue.state.expires_at(request.partition)
         return queue.state.take(request.partition, request.count, _REPLY_BYTES), expires_at
 
-    async def _give_stored(self, queue: _Queue, waiter: _Waiter, items: list[Item], expires_at: float) -> None:
+    async def _give_stored(self, queue: LiveQueue, waiter: Waiter, items: list[Item], expires_at: float) -> None:
         partition = waiter.request.partition
         try:
             values = await self._values(queue, partition, items)
             missing = any(value is None for value in values)
         except Exception as error:
             queue.state.give_back(partition, items, expires_at)
-            _fail(waiter.done, error)
+            fail(waiter.done, error)
             return
         if missing or queue is not self._queues.get(queue.queue_id):  # cleared or deleted meanwhile
-            _answer(waiter.done, QueueItems())
+            answer(waiter.done, QueueItems())
         elif waiter.done.done():
             queue.state.give_back(partition, items, expires_at)
             self._offer(queue, partition)
@@ -373,16 +329,16 @@ class QueueService:
             self._answer(queue, waiter, items, [value or b"" for value in values], expires_at)
 
     def _answer(
-        self, queue: _Queue, waiter: _Waiter, items: list[Item], values: list[bytes], expires_at: float
+        self, queue: LiveQueue, waiter: Waiter, items: list[Item], values: list[bytes], expires_at: float
     ) -> None:
         try:
             waiter.done.set_result(self._deliver(queue, waiter.ctx, waiter.request, items, values, expires_at))
         except Exception as error:
-            _fail(waiter.done, error)
+            fail(waiter.done, error)
 
     def _deliver(
         self,
-        queue: _Queue,
+        queue: LiveQueue,
         ctx: Context,
         request: QueueGet,
         items: list[Item],
@@ -401,34 +357,34 @@ class QueueService:
             raise
         if ctx.reply_key is not None:
             numbers = [item.number for item in items]
-            self._remember(ctx.reply_key, _Given(queue.queue_id, partition, numbers, expires_at))
+            self._remember(ctx.reply_key, Given(queue.queue_id, partition, numbers, expires_at))
         if partition in queue.lines:
             self._make_room(queue, partition)
         if queue.slotless:
             self._give_slots(queue)
         return reply, body
 
-    def _remember(self, key: tuple[object, ...], given: _Given) -> None:
+    def _remember(self, key: tuple[object, ...], given: Given) -> None:
         """What a get was given, until enough was given since."""
         self._given[key] = given
         self._given_items += len(given.numbers)
         while self._given_items > _GIVEN and len(self._given) > 1:
             self._given_items -= len(self._given.popitem(last=False)[1].numbers)
 
-    def _forget(self, key: tuple[object, ...]) -> _Given | None:
+    def _forget(self, key: tuple[object, ...]) -> Given | None:
         given = self._given.pop(key, None)
         if given is not None:
             self._given_items -= len(given.numbers)
         return given
 
-    def _give_slots(self, queue: _Queue) -> None:
+    def _give_slots(self, queue: LiveQueue) -> None:
         """Let those put who waited until fewer partitions hold something."""
         while queue.slotless and queue.state.has_slot():
             partition = next(iter(queue.slotless))
             del queue.slotless[partition]
             self._make_room(queue, partition)
 
-    def _make_room(self, queue: _Queue, partition: str) -> None:
+    def _make_room(self, queue: LiveQueue, partition: str) -> None:
         """Let those put who waited for room, in their order."""
         line = queue.lines.get(partition)
         while line is not None and line.putters:
@@ -444,11 +400,11 @@ class QueueService:
             try:
                 self._put(queue, waiter.ctx, waiter.request, values)
             except Exception as error:
-                _fail(waiter.done, error)
+                fail(waiter.done, error)
                 continue
-            _answer(waiter.done, QueuePutDone(True))
+            answer(waiter.done, QueuePutDone(True))
 
-    async def _values(self, queue: _Queue, partition: str, items: list[Item]) -> list[bytes | None]:
+    async def _values(self, queue: LiveQueue, partition: str, items: list[Item]) -> list[bytes | None]:
         """The values of items; None for one that the store no longer has."""
         absent = [item.number for item in items if item.value is None]
         known = {item.number: item.value for item in items}
@@ -468,7 +424,7 @@ class QueueService:
         gone = NotFoundError(f"The queue {object_id} was deleted.")
         for line in list(queue.lines.values()):
             for waiter in [*line.getters, *(waiter for waiter, _ in line.putters)]:
-                _fail(waiter.done, gone)
+                fail(waiter.done, gone)
             for follower in line.followers:
                 follower.set()
 
@@ -491,12 +447,12 @@ class QueueService:
             if queue.used_at < now - _IDLE and not queue.lines:
                 del self._queues[queue_id]
 
-    def _expire(self, queue: _Queue) -> None:
+    def _expire(self, queue: LiveQueue) -> None:
         due = queue.state.expire(self._now())
         if due:
             self._store.write_now([QueueWrite(queue.queue_id, cleared=tuple(due))])
 
-    def _fresh(self, queue: _Queue, partition: str) -> None:
+    def _fresh(self, queue: LiveQueue, partition: str) -> None:
         """Clear the partition if its time is over."""
         if 0.0 < queue.state.expires_at(partition) <= self._now():
             queue.state.clear(partition)
@@ -509,7 +465,7 @@ class QueueService:
         if partition and (len(partition.encode()) > _PARTITION_BYTES or "\0" in partition):
             raise InvalidError(f"A partition key has 1 to {_PARTITION_BYTES} bytes and no zero byte.")
 
-    def _find(self, ctx: Context, queue_id: str, partition: str) -> _Queue | None:
+    def _find(self, ctx: Context, queue_id: str, partition: str) -> LiveQueue | None:
         """The queue, if it is in memory. Raises `NotFoundError`, `AuthError` and `InvalidError`."""
         self._check(ctx, queue_id, partition)
         queue = self._queues.get(queue_id)
@@ -525,7 +481,7 @@ class QueueService:
         result = handler(ctx, request, body)
         return await result if isinstance(result, Awaitable) else result
 
-    async def _load(self, queue_id: str) -> _Queue:
+    async def _load(self, queue_id: str) -> LiveQueue:
         queue = self._queues.get(queue_id)
         if queue is None:
             task = self._loading.get(queue_id)
@@ -535,12 +491,12 @@ class QueueService:
             queue = await asyncio.shield(task)
         return queue
 
-    async def _read(self, queue_id: str) -> _Queue:
+    async def _read(self, queue_id: str) -> LiveQueue:
         items = await self._store.queue_items(queue_id, RESIDENT)
         if not self._named.exists(queue_id):
             raise NotFoundError(f"The queue {queue_id} was deleted.")
         now = self._now()
-        queue = self._queues[queue_id] = _Queue(queue_id, QueueState(int(now * 1_000_000)), now)
+        queue = self._queues[queue_id] = LiveQueue(queue_id, QueueState(int(now * 1_000_000)), now)
         for item in items:
             size = ITEM_LIMIT if item.value is None else len(item.value)  # how large it is, only the store knows
             queue.state.restore(item.partition, Item(item.number, item.value, size), item.expires_at)
@@ -565,41 +521,3 @@ class QueueService:
         self._tasks.discard(task)
         if not task.cancelled():
             task.exception()  # of the store, which says it by itself
-
-
-def _check_put(request: QueuePut) -> None:
-    if not 1 <= len(request.sizes) <= PARTITION_ITEMS:
-        raise InvalidError(f"A put adds 1 to {PARTITION_ITEMS} items to a queue, not {len(request.sizes)}.")
-    if not 0 < request.ttl <= TTL_LIMIT:
-        raise InvalidError(f"partition_ttl must be above 0 and at most {TTL_LIMIT} seconds, not {request.ttl:g}.")
-    if not 0 <= request.more <= PARTITION_ITEMS:
-        raise InvalidError(f"No {request.more} items can follow.")
-
-
-def _cut(sizes: list[int], body: bytes) -> list[bytes]:
-    """The values in a body. Raises `InvalidError` and `RequestSizeError`."""
-    values, at = [], 0
-    for size in sizes:
-        if not 0 <= size <= ITEM_LIMIT:
-            raise RequestSizeError(f"An item of a queue may have {ITEM_LIMIT >> 10} KiB; this one has {size} bytes.")
-        values.append(body[at : at + size])
-        at += size
-    if at != len(body):
-        raise InvalidError("The items do not add up to what was sent.")
-    return values
-
-
-def _resident(items: list[Item]) -> list[bytes] | None:
-    """The values of items; None when the store must be asked for one."""
-    values = [item.value for item in items if item.value is not None]
-    return values if len(values) == len(items) else None
-
-
-def _answer(done: asyncio.Future[Any], answer: Any) -> None:
-    if not done.done():
-        done.set_result(answer)
-
-
-def _fail(done: asyncio.Future[Any], error: Exception) -> None:
-    if not done.done():
-        done.set_exception(error)

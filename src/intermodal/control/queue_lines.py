@@ -1,0 +1,95 @@
+"""Queues as the server has them in memory: what is in them, and who waits at them."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from dataclasses import dataclass, field
+from typing import Any
+
+from intermodal.control.rpc import Context
+from intermodal.machines.queue import Item, QueueState
+from modal._wire.messages.queue import ITEM_LIMIT, PARTITION_ITEMS, TTL_LIMIT, QueuePut
+from modal.exception import InvalidError, RequestSizeError
+
+
+@dataclass(slots=True, eq=False)
+class Waiter:
+    """A request that waits: for items, or for room."""
+
+    ctx: Context
+    request: Any
+    done: asyncio.Future[Any]
+
+
+@dataclass(slots=True)
+class Given:
+    """What a get was given."""
+
+    queue_id: str
+    partition: str
+    numbers: list[int]
+    expires_at: float
+
+
+@dataclass(slots=True)
+class Line:
+    """Who waits at one partition."""
+
+    getters: deque[Waiter] = field(default_factory=deque)
+    putters: deque[tuple[Waiter, list[bytes]]] = field(default_factory=deque)
+    followers: set[asyncio.Event] = field(default_factory=set)
+
+
+@dataclass(slots=True)
+class LiveQueue:
+    """A queue in memory."""
+
+    queue_id: str
+    state: QueueState
+    used_at: float
+    lines: dict[str, Line] = field(default_factory=dict)
+    #: Partitions that hold nothing, where a put waits until there are fewer others.
+    slotless: dict[str, None] = field(default_factory=dict)
+
+    def line(self, partition: str) -> Line:
+        return self.lines.setdefault(partition, Line())
+
+
+def check_put(request: QueuePut) -> None:
+    """Raise `InvalidError` for a put that can never be done."""
+    if not 1 <= len(request.sizes) <= PARTITION_ITEMS:
+        raise InvalidError(f"A put adds 1 to {PARTITION_ITEMS} items to a queue, not {len(request.sizes)}.")
+    if not 0 < request.ttl <= TTL_LIMIT:
+        raise InvalidError(f"partition_ttl must be above 0 and at most {TTL_LIMIT} seconds, not {request.ttl:g}.")
+    if not 0 <= request.more <= PARTITION_ITEMS:
+        raise InvalidError(f"No {request.more} items can follow.")
+
+
+def cut(sizes: list[int], body: bytes) -> list[bytes]:
+    """The values in a body. Raises `InvalidError` and `RequestSizeError`."""
+    values, at = [], 0
+    for size in sizes:
+        if not 0 <= size <= ITEM_LIMIT:
+            raise RequestSizeError(f"An item of a queue may have {ITEM_LIMIT >> 10} KiB; this one has {size} bytes.")
+        values.append(body[at : at + size])
+        at += size
+    if at != len(body):
+        raise InvalidError("The items do not add up to what was sent.")
+    return values
+
+
+def resident(items: list[Item]) -> list[bytes] | None:
+    """The values of items; None when the store must be asked for one."""
+    values = [item.value for item in items if item.value is not None]
+    return values if len(values) == len(items) else None
+
+
+def answer(done: asyncio.Future[Any], answer: Any) -> None:
+    if not done.done():
+        done.set_result(answer)
+
+
+def fail(done: asyncio.Future[Any], error: Exception) -> None:
+    if not done.done():
+        done.set_exception(error)

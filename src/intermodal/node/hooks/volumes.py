@@ -148,8 +148,8 @@ class VolumesHook(Hook):
             return
         keep = False
         try:
-            if await asyncio.to_thread(self._volumes.has_changes, one.session):
-                await self._detach_at_last(container, one)
+            await self._detach_at_last(container, one)
+            if one.session.unpublished:
                 await self._publish(one, one.session)
         except NotFoundError as error:
             self._failed(container, one, error)
@@ -167,7 +167,8 @@ class VolumesHook(Hook):
         except PathTooLong as error:
             self._failed(container, one, error, "That path is left out; the rest is committed.")
             await asyncio.to_thread(remove_long, one.session.upper)
-            await asyncio.to_thread(self._volumes.detach, one.session)
+            if await asyncio.to_thread(self._volumes.has_writes, one.session):
+                await asyncio.to_thread(self._volumes.detach, one.session)
 
     # -- what containers ask for
 

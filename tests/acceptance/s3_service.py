@@ -5,13 +5,16 @@ OpenStack Swift of Debian's wants keys; rclone, which serves a directory, gives 
 
 from __future__ import annotations
 
+import contextlib
 import datetime
 import hashlib
 import hmac
 import http.client
 import os
+import signal
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from urllib.parse import quote
 from xml.etree import ElementTree
@@ -83,6 +86,17 @@ class S3Service:
             process.communicate()
         for command in (["ip", "link", "delete", self._name], ["ip", "netns", "delete", self._name]):
             subprocess.run(command, capture_output=True)
+
+    @contextlib.contextmanager
+    def hanging(self) -> Iterator[None]:
+        """It takes connections and does not answer while the block runs."""
+        for process in self._processes:
+            process.send_signal(signal.SIGSTOP)
+        try:
+            yield
+        finally:
+            for process in self._processes:
+                process.send_signal(signal.SIGCONT)
 
     # -- the client
 

@@ -171,6 +171,8 @@ def test_a_prefix_shows_a_part_and_a_read_only_mount_refuses_writes(run: Runner,
         ('modal.CloudBucketMount(NAME, URL, secret=modal.Secret.from_dict({"A": "b"}))', ["must have AWS_ACCESS_KEY"]),
         ("modal.CloudBucketMount(NAME, URL)", ["no such public bucket", "needs a secret"]),
         ('bucket(name="../etc")', ["'../etc' cannot be the name of a bucket"]),
+        ('bucket(url="")', ["bucket_endpoint_url is empty"]),
+        ('bucket(read_only="no")', ["read_only must be True or False"]),
         ('bucket(url="file:///etc")', ["bucket_endpoint_url must be"]),
         ('bucket(url=URL + ",allow_root")', ["bucket_endpoint_url must be"]),
         ('bucket(key_prefix="../up/")', ["key_prefix must be"]),
@@ -258,6 +260,37 @@ def test_a_killed_container_loses_no_closed_file_and_leaves_no_process(
     assert service.get(name, "closed.txt") == b"closed"
     wait_until(lambda: not fuse_processes(platform), "the FUSE process to end")
     wait_until(lambda: not list(platform.layout.buckets.iterdir()), "the mount to be gone")
+
+
+def test_a_container_ends_also_when_the_service_hangs(
+    run: Runner, platform: Platform, service: S3Service, name: str
+) -> None:
+    path = run.write("""
+    @app.function(volumes={"/bucket": bucket()}, timeout=4)
+    def f():
+        file = open("/bucket/never.txt", "w")
+        file.write("x" * 5_000_000)
+        print("closes", flush=True)
+        while not os.path.exists("/root/hangs"):
+            time.sleep(0.05)
+        file.close()
+
+    @app.local_entrypoint()
+    def main():
+        try:
+            f.remote()
+        except modal.exception.FunctionTimeoutError:
+            print("timed out")
+    """)
+    with platform.background("modal", "run", path) as running:
+        running.wait_for("closes")
+        [container] = platform.containers()
+        with service.hanging():
+            platform.modal("container", "exec", container, "touch", "/root/hangs").succeeded()
+            running.wait_for("timed out", 60)
+            wait_until(lambda: not platform.containers(), "the container to end")
+        running.end().succeeded()
+    wait_until(lambda: not fuse_processes(platform), "the FUSE process to end")
 
 
 def test_a_killed_server_leaves_nothing_that_the_next_does_not_remove(

@@ -46,6 +46,7 @@ from modal._wire.messages.runner import (
 from modal._wire.messages.terminal import WindowSize
 
 log = logging.getLogger(__name__)
+_UNKILLABLE = 3.0  #: seconds after which a killed container that is still there waits for something in the kernel
 _EXEC_STARTS = 8  #: commands being started at once: each takes the runtime program some 50 ms of processor time
 
 
@@ -310,6 +311,13 @@ class Agent:
         container.was_killed = True
         if container.process is not None:
             container.process.kill(signal.SIGKILL)
+            timer = asyncio.get_running_loop().call_later(_UNKILLABLE, self._end_waits, container)
+            container.timers.append(timer)
+
+    def _end_waits(self, container: Container) -> None:
+        if container.phase is not Phase.ENDED:
+            for hook in self._hooks:
+                hook.end_waits(container)
 
     def _condemn(self, container: Container, reason: str) -> None:
         if not container.fault:

@@ -25,6 +25,7 @@ _REMEMBERED = 1
 
 _MISSING = ("not found", "nosuchbucket", "does not exist")
 _DENIED = ("invalid credentials", "denied", "forbidden", "signaturedoesnotmatch", "invalidaccesskeyid")
+_WRONG_REGION = ("bad request", "authorizationheadermalformed", "wrong region")
 _UNREACHABLE = ("unable to connect", "timed out", "connection refused", "dns", "failed to connect")
 
 
@@ -113,6 +114,8 @@ def failure_of(bucket: MountedBucket, said: str) -> Error:
         return InvalidError(f"{what}: access is denied by {at}; {keys} may not list it.")
     if any(word in text for word in _UNREACHABLE):
         return RuntimeFailure(f"{what}: {at} cannot be reached from containers.")
+    if any(word in text for word in _WRONG_REGION):
+        return InvalidError(f"{what}: {at} refuses the request; AWS_REGION of its secret may be wrong.")
     lines = [line.strip() for line in said.splitlines() if line.strip()]
     return RuntimeFailure(
         f"{what}: {lines[-1][:300] if lines else 'the program that mounts it ended without a reason'}."

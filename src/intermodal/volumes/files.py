@@ -22,6 +22,7 @@ from intermodal.volumes.durable import remove_tree
 from intermodal.volumes.entries import PATH_LIMIT
 from modal.exception import InvalidError, NotFoundError
 
+_SHOWN_BYTE = re.compile(rb"\\x([89a-f][0-9a-f])")
 _NAME_LIMIT = 255  # bytes, as Linux has it
 
 
@@ -72,7 +73,7 @@ class Tree:
 
     def entries(self, path: str, recursive: bool) -> Iterator[Found]:
         """What is in a directory, by name; for anything else its own entry. Raises `NotFoundError`."""
-        path = clean(path)
+        path = self._named(clean(path))
         top = self._follow(path)
         if top is None:
             link = self.find(path)
@@ -107,7 +108,7 @@ class Tree:
 
     def open(self, path: str) -> int:
         """A descriptor of a regular file, links followed. Raises `NotFoundError`, `InvalidError`."""
-        path = clean(path)
+        path = self._named(clean(path))
         try:
             descriptor = open_in_root(self._root, path or ".", os.O_RDONLY | os.O_NONBLOCK)
         except (FileNotFoundError, NotADirectoryError):
@@ -171,7 +172,7 @@ class Tree:
 
     def remove(self, path: str, recursive: bool) -> None:
         """Delete an entry. Raises `NotFoundError`; `InvalidError` for a directory unless `recursive`."""
-        path = clean(path)
+        path = self._named(clean(path))
         if not path:
             raise InvalidError("The root directory cannot be removed.")
         with self._parent(path) as (folder, name):
@@ -251,6 +252,12 @@ class Tree:
             os.close(reading)
 
     # -- parts
+
+    def _named(self, path: str) -> str:
+        """The path that is meant: one may be as it was shown, with bytes that are no text as ``\\xff``."""
+        if "\\x" not in path or self.find(path) is not None:
+            return path
+        return os.fsdecode(_SHOWN_BYTE.sub(lambda byte: bytes([int(byte[1], 16)]), path.encode()))
 
     def _give(self, folder: int, name: str) -> None:
         os.chown(name, self._owner, self._owner, dir_fd=folder, follow_symlinks=False)

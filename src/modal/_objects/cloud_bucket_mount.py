@@ -50,6 +50,13 @@ class CloudBucketMount:
             value = getattr(self, name)
             if value is not None and not isinstance(value, str):
                 raise InvalidError(f"CloudBucketMount: {name} must be a string, not {value!r}.")
+            if value == "" and name != "key_prefix":
+                raise InvalidError(
+                    f"CloudBucketMount: {name} is empty; leave it out, or check where its value comes from."
+                )
+        for name in ("read_only", "requester_pays"):
+            if not isinstance(getattr(self, name), bool):
+                raise InvalidError(f"CloudBucketMount: {name} must be True or False, not {getattr(self, name)!r}.")
         if self.key_prefix and not self.key_prefix.endswith("/"):
             raise InvalidError(
                 f"CloudBucketMount: key_prefix must end with a slash, as in {self.key_prefix + '/'!r}: it stands "

@@ -240,11 +240,10 @@ class Dict(Named):
             raise KeyError(key)
         try:
             return await self._value(reply, body)
-        except DeserializationError as error:
+        except BaseException as error:  # it could not be fetched or unpickled, or nobody waits for it any more
             await on_loop(self._put_back(data, reply, body))
-            raise DeserializationError(f"{error} The entry is still in the Dict.") from error.__cause__
-        except Exception:  # the value could not be fetched
-            await on_loop(self._put_back(data, reply, body))
+            if isinstance(error, DeserializationError):
+                raise DeserializationError(f"{error} The entry is still in the Dict.") from error.__cause__
             raise
 
     async def _undo_pop(self, key: bytes, call: str) -> None:

@@ -324,9 +324,7 @@ def uploads_of(root: Path, remote: str, *, recursive: bool = True) -> list[Uploa
 
 
 def _remote(path: Union[PurePosixPath, str], *, is_folder: bool = False) -> str:
-    if not isinstance(path, (str, PurePosixPath)):
-        raise InvalidError(f"A path in a volume is a string, not {path!r}.")
-    text = str(path)
+    text = path_text(path)
     if ".." in text.split("/") or "\0" in text or not (text.strip("/") or is_folder):
         raise InvalidError(f"{text!r} is not possible as the path of a file in a volume.")
     return text

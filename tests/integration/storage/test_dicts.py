@@ -462,22 +462,24 @@ def test_a_dict_may_begin_with_more_than_a_request_holds(real_server: RealServer
     modal.Dict.delete("begun-with-much")
 
 
-def test_cancelled_pops_lose_nothing(shared: modal.Dict) -> None:
+@pytest.mark.parametrize(("count", "size", "seconds"), [(200, 0, 0.003), (40, 3_000_000, 0.02)])
+def test_cancelled_pops_lose_nothing(count: int, size: int, seconds: float, shared: modal.Dict) -> None:
     chance = random.Random(1)
-    shared.update(**{str(number): number for number in range(200)})
+    for number in range(count):
+        shared[number] = (number, bytes(size))
 
     async def pop_all() -> set[int]:
         popped: set[int] = set()
-        for number in range(200):
-            task = asyncio.ensure_future(shared.pop.aio(str(number)))
-            await asyncio.sleep(chance.random() * 0.003)
+        for number in range(count):
+            task = asyncio.ensure_future(shared.pop.aio(number))
+            await asyncio.sleep(chance.random() * seconds)
             task.cancel()
             [result] = await asyncio.gather(task, return_exceptions=True)
-            if isinstance(result, int):
-                popped.add(result)
+            if isinstance(result, tuple):
+                popped.add(result[0])
         return popped
 
-    popped = asyncio.run(pop_all())
-    assert 0 < len(popped) < 200
-    assert popped | set(shared.values()) == set(range(200))
-    assert not popped & set(shared.values())
+    popped, left = asyncio.run(pop_all()), set(shared.keys())
+    assert 0 < len(popped) < count
+    assert popped | left == set(range(count))
+    assert not popped & left

@@ -67,6 +67,18 @@ def test_names_that_are_no_text_are_shown(root: Path) -> None:
         assert sorted(shown) == sorted([r"caf\xe9", "café", "two\nlines", "-rf"])
         "".join(shown).encode()
         assert names(tree, "two*") == ["two\nlines"]
+        (root / r"lit\xe9").write_text("literal")
+        for name in shown:
+            os.close(tree.open(name))
+        with open(tree.open(r"lit\xe9")) as file:
+            assert file.read() == "literal"
+        [found] = tree.entries(r"caf\xe9", False)
+        assert found.path == os.fsdecode(b"caf\xe9")
+        tree.remove(r"caf\xe9", False)
+        tree.remove(r"lit\xe9", False)
+        assert tree.find(r"lit\xe9") is None
+        with pytest.raises(NotFoundError):
+            tree.open(r"caf\xe9")
 
 
 def test_trees_deeper_than_a_path_can_be_are_refused_and_deleted(root: Path) -> None:

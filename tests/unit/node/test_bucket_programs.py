@@ -45,6 +45,7 @@ def test_mount_s3_is_told_everything() -> None:
     ("said", "kind", "words"),
     [
         ("x\n[CRT] bucket or key not found(host=h) - result", NotFoundError, "there is no such bucket"),
+        ("[CRT] s3fs.cpp:s3fs_check_service(3587): Bad Request(host=h)", InvalidError, "AWS_REGION"),
         ("[CRT] invalid credentials(host=h) - result", InvalidError, "access is denied"),
         ("[CRT] unable to connect(host=h) - result", RuntimeFailure, "cannot be reached from containers"),
         ("strange\nthings\n", RuntimeFailure, "things"),

@@ -191,6 +191,13 @@ class BucketsHook(Hook):
             log.error("the FUSE process of %s in %s ended: %s", one.bucket.name, container.id, reason)
             self._say(container.id, f"The bucket at {one.bucket.path} is gone, since its process ended: {reason}\n")
 
+    def end_waits(self, container: Container) -> None:
+        # A process that waits for its bucket cannot be killed. Without the program that serves it, it waits no more.
+        for one in self._mounts.get(container.id, []):
+            if one.process is not None and one.process.returncode is None:
+                one.is_ending = True
+                one.process.kill()
+
     async def release(self, container: Container) -> None:
         mounts = self._mounts.pop(container.id, [])
         await asyncio.gather(*(self._release(one) for one in mounts))

@@ -23,6 +23,9 @@ class Hook:
     async def started(self, container: Container) -> None:
         """The process runs."""
 
+    def end_waits(self, container: Container) -> None:
+        """The process was killed and does not end: end what it may be waiting for in the kernel. Idempotent."""
+
     async def exited(self, container: Container) -> None:
         """The process is gone; what it said last is still to be read."""
 

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import logging
 import time
 from collections.abc import Callable, Coroutine, Iterator
@@ -254,7 +255,8 @@ class VolumesHook(Hook):
                 return
             await self._commit(container, one)
         except (Error, OSError) as error:
-            if container.id in self._containers:  # else it has just ended
+            is_dying = isinstance(error, OSError) and error.errno in (errno.EINVAL, errno.ESRCH)  # of /proc/<pid>
+            if container.id in self._containers and not is_dying:  # else it has just ended, or is about to
                 self._failed(container, one, error)
 
     async def _commit(self, container: Container, one: _Mounted) -> None:

@@ -16,7 +16,6 @@ from intermodal.threads import in_thread
 from intermodal.volumes.files import Found, Tree, shown
 from modal._wire.messages.common import Empty
 from modal._wire.messages.files import (
-    FILE_READ,
     FILE_REMOVE,
     FILES_AT_ONCE,
     FILES_COPY,
@@ -26,7 +25,6 @@ from modal._wire.messages.files import (
     FileInfo,
     FileKind,
     FilePart,
-    FileRead,
     FileRemove,
     FilesCopy,
     FilesList,
@@ -68,8 +66,7 @@ class FileService:
 
     def register(self, dispatcher: Dispatcher) -> None:
         dispatcher.register(FILES_LIST, self.list)
-        dispatcher.register(FILE_READ, self.read)
-        dispatcher.register(FILES_READ, self.read_many)
+        dispatcher.register(FILES_READ, self.read)
         dispatcher.register(FILES_PUT, self.put)
         dispatcher.register(FILE_REMOVE, self.remove)
         dispatcher.register(FILES_COPY, self.copy)
@@ -85,18 +82,7 @@ class FileService:
                 while part := await _do(_take, found):
                     await stream.send(FilesListed(part))
 
-    async def read(self, ctx: Context, request: FileRead, body: bytes, stream: ServerStream[Any, Any]) -> None:
-        space = self._space(ctx, request.object_id)
-        async with _entered(space.reading(request.object_id)) as root:
-            with await _do(Tree, root, self._owner) as tree:
-                descriptor = await _do(tree.open, request.path)
-            try:
-                while data := await _do(os.read, descriptor, CHUNK):
-                    await stream.send(Empty(), data)
-            finally:
-                os.close(descriptor)
-
-    async def read_many(self, ctx: Context, request: FilesRead, body: bytes, stream: ServerStream[Any, Any]) -> None:
+    async def read(self, ctx: Context, request: FilesRead, body: bytes, stream: ServerStream[Any, Any]) -> None:
         space = self._space(ctx, request.object_id)
         if len(request.paths) > FILES_AT_ONCE:
             raise InvalidError(f"At most {FILES_AT_ONCE} files are read at once, not {len(request.paths)}.")

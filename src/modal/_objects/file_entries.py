@@ -11,13 +11,11 @@ from typing import TYPE_CHECKING, Any, BinaryIO, Callable, Optional, Union
 
 from .._sync import generator_in_caller, in_caller, on_loop
 from .._wire.messages.files import (
-    FILE_READ,
     FILE_REMOVE,
     FILES_LIST,
     FILES_PUT,
     FILES_READ,
     FilePart,
-    FileRead,
     FileRemove,
     FilesList,
     FilesListed,
@@ -32,7 +30,6 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from .._wire.client import RpcClient
-    from .._wire.messages.common import Empty
 
 CHUNK = 1024 * 1024  #: bytes sent at a time
 
@@ -111,16 +108,6 @@ class Listing(Pulled["list[FileEntry]"]):
         return Entries(entry for part in await self.rest() for entry in part)
 
 
-class Reading(Pulled[bytes]):
-    """The bytes of a file, part by part. `next` raises NotFoundError when there is no such file."""
-
-    def __init__(self, obj: Named, path: str) -> None:
-        super().__init__(obj, FILE_READ, lambda object_id: FileRead(object_id, path), b"")
-
-    async def _part(self, message: Empty, body: bytes) -> bytes:
-        return body
-
-
 class FilesReading(Pulled["list[tuple[str, bytes]]"]):
     """The bytes of several files, part by part: a path where a file begins, else "", and bytes.
 
@@ -147,10 +134,11 @@ class WithFiles(Named):
             NotFoundError: there is no such file.
             InvalidError: it is a directory.
         """
-        reading = Reading(self, path_text(path))
+        reading = FilesReading(self, [path_text(path)])
         try:
-            while data := await on_loop(reading.next()):
-                yield data
+            while parts := await on_loop(reading.next()):
+                if parts[0][1]:
+                    yield parts[0][1]
         finally:
             await on_loop(reading.close())
 

@@ -15,7 +15,7 @@ from typing import Any, BinaryIO, Callable
 import click
 
 from .. import _sync
-from .._objects.file_entries import FileEntry, FileEntryType, FilesReading, Listing, Reading
+from .._objects.file_entries import FileEntry, FileEntryType, FilesReading, Listing
 from ..exception import NotFoundError
 from .errors import CliError
 from .tables import print_table, utc_time
@@ -206,10 +206,10 @@ def _to_stdout(obj: Any, remote: str, found: _Found) -> None:
 
 
 async def _copy(obj: Any, path: str, write: Callable[[bytes], object]) -> None:
-    reading = Reading(obj, path)
+    reading = FilesReading(obj, [path])
     try:
-        while data := await reading.next():
-            write(data)
+        while parts := await reading.next():
+            write(parts[0][1])
     finally:
         await reading.close()
 

@@ -31,7 +31,7 @@ SHARED_IN_AN_ENVIRONMENT = {
     *(f"dict.{verb}" for verb in ("get", "contains", "put", "pop", "clear", "len", "scan")),
     *(f"queue.{verb}" for verb in ("put", "get", "return", "scan", "len", "clear")),
     *(f"files.{verb}" for verb in ("list", "read", "put", "copy")),
-    *(f"file.{verb}" for verb in ("read", "remove")),
+    "file.remove",
     *(f"volume.{verb}" for verb in ("commit", "reload")),
     "secret.lookup",  # the id; no reply holds a value
 }

@@ -44,14 +44,6 @@ class FilesListed:
 
 
 @dataclass(frozen=True)
-class FileRead:
-    """Item bodies are the bytes in order."""
-
-    object_id: str
-    path: str
-
-
-@dataclass(frozen=True)
 class FilesRead:
     """Files, one after the other: each begins with an item that has its path, as given here. Of a volume all are read
     from one version."""
@@ -116,7 +108,6 @@ class VolumeProblem:
 
 
 FILES_LIST = Method("files.list", FilesList, FilesListed, Shape.SERVER_STREAM)
-FILE_READ = Method("file.read", FileRead, Empty, Shape.SERVER_STREAM)
 FILES_READ = Method("files.read", FilesRead, FilePart, Shape.SERVER_STREAM)
 FILES_PUT = Method("files.put", FilesPut, FilesPutDone, Shape.CLIENT_STREAM, mutating=True, item=FilePart)
 FILE_REMOVE = Method("file.remove", FileRemove, Empty, mutating=True)

@@ -14,6 +14,7 @@ from .._wire.messages.named import ObjectKind
 from .._wire.messages.queue import (
     ITEM_LIMIT,
     PARTITION_ITEMS,
+    PARTITIONS,
     QUEUE_CLEAR,
     QUEUE_LEN,
     QUEUE_PUT,
@@ -158,7 +159,7 @@ class Queue(Named):
         """
         found = await Taking(self, _partition(partition), 1, _wait(block, timeout)).items()
         if block and not found:
-            raise queue.Empty
+            raise queue.Empty(_nothing_in(timeout))
         return found[0] if found else None
 
     @in_caller
@@ -182,7 +183,7 @@ class Queue(Named):
             raise InvalidError(f"Queue.get_many takes a number of items of 1 or more, not {n_values!r}.")
         found = await Taking(self, _partition(partition), n_values, _wait(block, timeout)).items()
         if block and not found:
-            raise queue.Empty
+            raise queue.Empty(_nothing_in(timeout))
         return found
 
     @in_caller
@@ -256,7 +257,7 @@ class Queue(Named):
             if reply.accepted:
                 return
             if wait == 0.0:
-                raise queue.Full
+                raise queue.Full(_no_room(len(values), 0))
         await on_loop(self._put(values, partition, ttl, wait))
 
     async def _put(self, values: list[bytes], partition: str, ttl: float, wait: Optional[float]) -> None:
@@ -269,7 +270,7 @@ class Queue(Named):
             request = QueuePut(queue_id, partition, [len(value) for value in part], float(ttl), left, more)
             reply, _ = await rpc.unary(QUEUE_PUT, request, b"".join(part))
             if not reply.accepted:
-                raise queue.Full(*([f"only the first {added} of {len(values)} items were added"] if added else []))
+                raise queue.Full(_no_room(len(values), added))
             added += len(part)
 
     @in_caller
@@ -330,6 +331,19 @@ def _wait(block: bool, timeout: Optional[float]) -> Optional[float]:
     if isinstance(timeout, bool) or not isinstance(timeout, (int, float)) or not timeout >= 0:
         raise InvalidError(f"A timeout is a number of seconds of 0 or more, not {timeout!r}.")
     return float(timeout) if timeout < _FOR_EVER else None
+
+
+def _nothing_in(timeout: Optional[float]) -> str:
+    return f"No item came within {timeout or 0:g} s."
+
+
+def _no_room(count: int, added: int) -> str:
+    if added:
+        return f"Only the first {added} of {count} items were added: others have filled the partition meanwhile."
+    return (
+        f"There is no room for {count} more: a partition holds {PARTITION_ITEMS} items, and a queue {PARTITIONS} "
+        "partitions that hold any."
+    )
 
 
 def _check_ttl(ttl: Any) -> None:

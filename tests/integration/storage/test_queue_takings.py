@@ -88,10 +88,18 @@ def test_a_waiter_that_has_died_is_given_nothing(real_server: RealServer, tmp_pa
     program.write_text(
         textwrap.dedent(
             """
-            import modal, threading
-            shared = modal.Queue.lookup("of-the-dead")
-            threading.Timer(0.2, lambda: print("waits", flush=True)).start()
-            shared.get()
+            import asyncio
+            import modal
+
+            async def main():
+                shared = modal.Queue.lookup("of-the-dead")
+                getting = asyncio.ensure_future(shared.get.aio())
+                await asyncio.sleep(0)
+                await shared.len.aio()  # the server takes the requests of a connection in order: now it waits
+                print("waits", flush=True)
+                await getting
+
+            asyncio.run(main())
             """
         )
     )
@@ -125,25 +133,21 @@ def test_what_is_given_back_is_where_it_was_and_for_who_waits(shared: modal.Queu
         shared.get_many(15)
     assert list(shared.iterate()) == list(range(20))
     assert shared.get_many(30) == list(range(20))
-    found: list[Any] = []
-    waiting = threading.Thread(target=lambda: found.append(shared.get(timeout=20)))
 
-    async def give_up() -> None:
+    async def give_up() -> Any:
         """Be the first in line, be given an item, and give it back to the second."""
-        task = asyncio.ensure_future(shared.get.aio())
-        await asyncio.sleep(0.1)
-        waiting.start()
-        await asyncio.sleep(0.1)
+        first, second = asyncio.ensure_future(shared.get.aio()), asyncio.ensure_future(shared.get.aio(timeout=20))
+        await asyncio.sleep(0)
+        await shared.len.aio()  # the server takes the requests of a connection in order: now both wait
         put = asyncio.ensure_future(shared.put.aio("x"))
         await asyncio.sleep(0)
-        task.cancel()
-        await asyncio.gather(put, task, return_exceptions=True)
-        if not task.cancelled():
-            shared.put(task.result())
+        first.cancel()
+        await asyncio.gather(put, first, return_exceptions=True)
+        if not first.cancelled():
+            await shared.put.aio(first.result())
+        return await second
 
-    asyncio.run(give_up())
-    waiting.join(20)
-    assert found == ["x"]
+    assert asyncio.run(give_up()) == "x"
 
 
 def test_large_items_are_taken_whole_after_a_restart(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -164,7 +168,7 @@ def test_large_items_are_taken_whole_after_a_restart(tmp_path: Path, monkeypatch
 
 def test_many_large_items_are_added_all_or_not_at_all(shared: modal.Queue) -> None:
     shared.put_many(list(range(4_950)))
-    with pytest.raises(queue.Full):
+    with pytest.raises(queue.Full, match="no room for 60 more"):
         shared.put_many([bytes(250_000)] * 60, block=False)
     assert shared.len() == 4_950
     assert shared.get_many(100) == list(range(100))

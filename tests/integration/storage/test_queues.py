@@ -44,7 +44,7 @@ def test_what_an_empty_queue_gives(shared: modal.Queue) -> None:
     assert shared.get(block=False, timeout=60) is None
     assert shared.get_many(3, block=False) == []
     for timeout in (0, 0.05):
-        with pytest.raises(queue.Empty):
+        with pytest.raises(queue.Empty, match=f"No item came within {timeout:g} s"):
             shared.get(timeout=timeout)
         with pytest.raises(queue.Empty):
             shared.get_many(3, timeout=timeout)

@@ -7,7 +7,7 @@ import contextlib
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -43,6 +43,22 @@ class RealServer:
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join(10)
         self._loop.close()
+
+    @contextlib.contextmanager
+    def halted(self) -> Iterator[None]:
+        """Its event loop does nothing while the block runs."""
+        begun, over = threading.Event(), threading.Event()
+
+        def halt() -> None:
+            begun.set()
+            over.wait(60)
+
+        self._loop.call_soon_threadsafe(halt)
+        assert begun.wait(20)
+        try:
+            yield
+        finally:
+            over.set()
 
     def _do(self, work: Any) -> Any:
         async def wrapped() -> Any:

@@ -26,6 +26,7 @@ from modal._objects import client as client_module
 from modal._objects.taking import Taking
 from modal._serialization import deserialize
 from modal._sync import run
+from modal._wire import quick
 from modal.exception import DeserializationError, NotFoundError
 
 
@@ -82,7 +83,17 @@ def test_cancelled_gets_lose_and_double_nothing(ends: str, shared: modal.Queue) 
     assert shared.len() == 0
 
 
-def test_a_waiter_that_has_died_is_given_nothing(real_server: RealServer, tmp_path: Path) -> None:
+def test_a_waiter_that_has_died_is_given_nothing(
+    real_server: RealServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The put is before the end of the dead one's connection in what the server has to read."""
+    sent, flush = threading.Event(), quick._Line._flush
+
+    def flush_and_say(line: quick._Line) -> None:
+        flush(line)
+        sent.set()
+
+    monkeypatch.setattr(quick._Line, "_flush", flush_and_say)
     shared = modal.Queue.lookup("of-the-dead", create_if_missing=True)
     program = tmp_path / "waits.py"
     program.write_text(
@@ -107,10 +118,16 @@ def test_a_waiter_that_has_died_is_given_nothing(real_server: RealServer, tmp_pa
         process = subprocess.Popen([sys.executable, program], env={**os.environ}, stdout=subprocess.PIPE, text=True)
         assert process.stdout is not None
         assert process.stdout.readline() == "waits\n"
-        process.kill()
-        process.wait()
+        shared.len()  # from here on there is a quick connection
+        sent.clear()
+        putting = threading.Thread(target=shared.put, args=(number,))
+        with real_server.halted():
+            putting.start()
+            assert sent.wait(20)
+            process.kill()
+            process.wait()
+        putting.join(20)
         process.stdout.close()
-        shared.put(number)
         assert shared.get(timeout=20) == number
 
 

@@ -261,7 +261,7 @@ class VolumesHook(Hook):
 
     async def _commit(self, container: Container, one: _Mounted) -> None:
         session = one.session
-        if session is None or not await asyncio.to_thread(self._volumes.has_changes, session):
+        if session is None:
             return
         if await asyncio.to_thread(self._volumes.has_writes, session):
             async with self._paused(container):
@@ -272,7 +272,8 @@ class VolumesHook(Hook):
             if in_use:
                 await asyncio.to_thread(self._volumes.copy, session)
                 one.copied_at = time.monotonic()
-        await self._publish(one, session)
+        if session.unpublished:
+            await self._publish(one, session)
 
     def _switch(self, one: _Mounted, session: Session) -> None:
         """Take the writable layer away, and mount an empty one over it."""

@@ -53,7 +53,7 @@ class MockRuntime:
         for note in self._root.glob("*.pid"):
             with contextlib.suppress(OSError):
                 pid = int(note.read_text())
-                environment = Path(f"/proc/{pid}/environ").read_bytes().split(b"\0")
+                environment = (await _environment(pid)).split(b"\0")
                 # The number may have gone to another process by now.
                 if f"INTERMODAL_MOCK={note.stem}".encode() in environment:
                     os.killpg(pid, signal.SIGKILL)
@@ -175,6 +175,15 @@ def _descendants(pid: int) -> list[int]:
     except OSError:
         return []
     return [one for child in children for one in (child, *_descendants(child))]
+
+
+async def _environment(pid: int) -> bytes:
+    """What a process was given. In the middle of its start it has none for a moment. Raises OSError."""
+    for _ in range(100):
+        if text := Path(f"/proc/{pid}/environ").read_bytes():
+            return text
+        await asyncio.sleep(0.01)
+    return b""
 
 
 def _all_processes() -> list[int]:

@@ -9,11 +9,14 @@ import os
 import signal
 import sys
 
+passed_on = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2)
+
 
 def wait_for(child: int) -> int:
     """Pass signals on to `child` and reap everything until it ends; return the exit status to leave with."""
-    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2):
+    for number in passed_on:
         signal.signal(number, lambda received, frame: os.kill(child, received))
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, passed_on)
     while True:
         pid, status = os.wait()
         if pid == child:
@@ -28,7 +31,7 @@ def run(script: str) -> None:
     with open(script, "rb") as file:
         code = compile(file.read(), script, "exec")
     main = sys.modules["__main__"].__dict__
-    for name in ("os", "signal", "sys", "wait_for", "run", "child"):
+    for name in ("os", "signal", "sys", "wait_for", "run", "child", "passed_on"):
         main.pop(name, None)
     main["__file__"] = script
     main["__doc__"] = None
@@ -36,7 +39,10 @@ def run(script: str) -> None:
 
 
 if __name__ == "__main__":
+    # The child may run, and be known to, before there are handlers: what comes until then waits.
+    signal.pthread_sigmask(signal.SIG_BLOCK, passed_on)
     child = os.fork()
     if child:
         os._exit(wait_for(child))
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, passed_on)
     run(sys.argv[1])

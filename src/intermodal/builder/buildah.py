@@ -20,6 +20,7 @@ from pathlib import Path
 
 from intermodal.builder.dockerfile import VARIABLES
 from intermodal.model.errors import DiskFull, MissingTool, RuntimeFailure
+from intermodal.runtimes.cgroups import Cgroups, data_key
 
 #: Runs a program in namespaces that die with it, and it with us.
 NAMESPACE = (
@@ -34,7 +35,6 @@ _WITH_VARIABLES = (
     f"shift && exec </dev/null && {_IN_NAMESPACE}"
 )
 _IMAGE_ID = re.compile(r"[0-9a-f]{64}\Z")
-_CGROUPS = Path("/sys/fs/cgroup")
 _MAX_LINE = 64 * 1024
 _NO_SPACE = "no space left on device"
 
@@ -67,6 +67,7 @@ class Buildah:
         self.root = data / "storage" / "images"
         self.scratch = data / "run" / "builds"
         self._runroot = data / "run" / "buildah"
+        self._cgroup_parent = f"/intermodal/{data_key(data)}-builds"
 
     def check(self) -> None:
         """Raise `MissingTool` unless the programs that a build needs are there."""
@@ -82,7 +83,22 @@ class Buildah:
         try:
             yield path
         finally:
-            remove_workspace(path)
+            self._remove(path)
+
+    def _remove(self, workspace: Path) -> None:
+        """Remove a build's directory, and the cgroups of its steps."""
+        self._remove_cgroups({workspace.name})
+        shutil.rmtree(workspace, ignore_errors=True)
+
+    def _remove_cgroups(self, names: set[str] | None = None) -> None:
+        """Remove the cgroups of the builds `names`; of all builds, and the one above them, by default."""
+        with contextlib.suppress(RuntimeFailure):  # a process hangs in the kernel (`sweep` tries again), or no cgroups
+            cgroups = Cgroups(self._cgroup_parent)
+            for name in cgroups.names() if names is None else names:
+                cgroups.kill(name)
+                cgroups.remove(name)
+            if names is None:
+                cgroups.remove_parent()
 
     async def build(self, bud: Bud, workspace: Path, output: Callable[[str], None]) -> str:
         """Build an image and return its hex id.
@@ -93,6 +109,7 @@ class Buildah:
         """
         iid_file = workspace / "image-id"
         argv = ["bud", "--runtime", "runc", "--isolation", "oci", "--network", "host", "--layers", "--force-rm"]
+        argv += ["--cgroup-parent", f"{self._cgroup_parent}/{workspace.name}"]
         argv += ["--format", "docker"]  # the other format cannot keep SHELL and HEALTHCHECK
         argv += [] if bud.use_cache else ["--no-cache"]
         for volume in (*bud.volumes, f"{_variables_directory(workspace)}:{VARIABLES}:ro"):
@@ -122,7 +139,8 @@ class Buildah:
         """Remove what interrupted builds left; return how many there were. No build may run meanwhile."""
         left = list(self.scratch.glob("build-*")) if self.scratch.is_dir() else []
         for path in left:
-            remove_workspace(path)
+            self._remove(path)
+        self._remove_cgroups()
         if (self.root / "overlay-containers" / "containers.json").exists():
             with self.workspace() as workspace:
                 try:
@@ -131,25 +149,13 @@ class Buildah:
                     raise RuntimeFailure(f"buildah could not remove old working containers: {failure.output}") from None
         return len(left)
 
+    def close(self) -> None:
+        """Remove what is kept while it is open. No build may run."""
+        self._remove_cgroups()
+
 
 def _variables_directory(workspace: Path) -> Path:
     return workspace / "variables"
-
-
-def remove_workspace(path: Path) -> None:
-    """Remove a build's directory and the cgroups of its containers, which are named after directories in it."""
-    for bundle in (path / "tmp").glob("buildah*"):
-        for group in _cgroups_named(f"buildah-{bundle.name}"):
-            with contextlib.suppress(OSError):
-                group.rmdir()
-    shutil.rmtree(path, ignore_errors=True)
-
-
-def _cgroups_named(name: str) -> list[Path]:
-    own = {line.rsplit(":", 1)[-1].strip("/") for line in Path("/proc/self/cgroup").read_text().splitlines()}
-    hierarchies = [_CGROUPS, *(path for path in _CGROUPS.glob("*") if path.is_dir() and not path.is_symlink())]
-    candidates = [hierarchy / below / name for hierarchy in hierarchies for below in {"", *own}]
-    return [path for path in candidates if path.is_dir()]
 
 
 async def run_command(

@@ -85,6 +85,7 @@ class BuildahBuilder:
     async def close(self) -> None:
         self._closed = True
         await self._flights.close()
+        self._buildah.close()
 
     def image_id(self, spec: ImageSpec) -> str:
         return self._chain(spec)[-1].image_id

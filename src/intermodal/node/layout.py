@@ -14,11 +14,12 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
+
+from intermodal.runtimes.cgroups import data_key
 
 #: What names of containers' interfaces begin with, on the machine's side, for every agent. (A name has 15 characters.)
 INTERFACES = "imc"
@@ -77,10 +78,6 @@ class NodeLayout:
     @property
     def interface_prefix(self) -> str:
         return f"{INTERFACES}{self.key}"
-
-
-def data_key(data: Path) -> str:
-    return hashlib.sha256(os.fsencode(data)).hexdigest()[:6]
 
 
 def node_layout(data_dir: Path) -> NodeLayout:

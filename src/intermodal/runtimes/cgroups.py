@@ -1,13 +1,15 @@
 """Reads and removes the control groups of containers, on hosts with cgroup v1, v2, or both (hybrid).
 
-All containers of one agent live below one group, `/intermodal/<name>`, in every hierarchy. The runtime creates
-them; here are the parts that it does not do: saying whether memory ran out, and cleaning up after a crash.
+All containers of one agent live below one group, `/intermodal/<name>`, in every hierarchy, and all steps of image
+builds below `/intermodal/<name>-builds`. The runtime creates them; here are the parts that it does not do: saying
+whether memory ran out, and cleaning up after a crash.
 """
 
 from __future__ import annotations
 
 import contextlib
 import errno
+import hashlib
 import os
 import re
 import signal
@@ -21,6 +23,11 @@ from intermodal.model.errors import RuntimeFailure
 _REMOVAL_TIMEOUT = 30.0
 #: The same to stop every process of a container; one that hangs in the kernel cannot be.
 _FREEZE_TIMEOUT = 5.0
+
+
+def data_key(data: Path) -> str:
+    """Six hex digits that name the data directory `data` on its machine: in cgroups, interfaces, on /run."""
+    return hashlib.sha256(os.fsencode(data)).hexdigest()[:6]
 
 
 class Cgroups:

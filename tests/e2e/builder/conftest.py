@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import shutil
-import subprocess
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
@@ -12,6 +11,7 @@ import pytest
 from fakes import Blobs, Secrets
 
 from intermodal.builder.builder import BuildahBuilder
+from intermodal.runtimes.cgroups import Cgroups, data_key
 
 pytestmark = pytest.mark.e2e
 
@@ -23,8 +23,7 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     yield path
     mounts = Path("/proc/mounts").read_text()
     assert str(path) not in mounts, "a mount was left behind"
-    groups = subprocess.run(["find", "/sys/fs/cgroup", "-name", "buildah-*"], capture_output=True, text=True).stdout
-    assert "buildah-buildah" not in groups, "a cgroup was left behind"
+    assert Cgroups(f"/intermodal/{data_key(path)}-builds").names() == set(), "a cgroup was left behind"
     shutil.rmtree(path)
 
 

@@ -16,6 +16,7 @@ from fakes import Blobs, Log, Secrets, commands, spec
 
 from intermodal.builder.builder import BuildahBuilder
 from intermodal.model.errors import DiskFull
+from intermodal.runtimes.cgroups import Cgroups, data_key
 
 pytestmark = pytest.mark.e2e
 
@@ -54,12 +55,15 @@ async def test_a_killed_server_takes_its_build_along_and_the_next_cleans_up(
             server.send_signal(signal.SIGKILL)
     await until(lambda: sleepers() == [])
     assert list((data / "run" / "builds").iterdir()) != []
+    groups = Cgroups(f"/intermodal/{data_key(data)}-builds")
+    assert groups.names() != set()
     containers = data / "storage" / "images" / "overlay-containers" / "containers.json"
     assert json.loads(containers.read_text()) != []
 
     after = BuildahBuilder(data, blobs, secrets, registry=False)
     await after.open()
     assert list((data / "run" / "builds").iterdir()) == []
+    assert groups.names() == set()
     assert json.loads(containers.read_text()) == []
     assert str(data) not in Path("/proc/mounts").read_text()
     interrupted = spec(commands("RUN echo begun && sleep 7654321"))

@@ -8,6 +8,7 @@ ends the container (if it came from the runner) or the connection (if not), and 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import enum
 import os
 import socket
@@ -41,6 +42,9 @@ _LENGTH = struct.Struct(">I")
 _JOINED_BODY = 32 * 1024
 #: The first frame is a handshake; it is small.
 _FIRST_FRAME_LIMIT = 64 * 1024
+_READ_SIZE = 256 * 1024
+#: More than a socket holds; a hostile runner that closed one direction only could go on in the other.
+_DRAIN_READS = 32
 
 
 class LinkEvents(Protocol):
@@ -273,7 +277,18 @@ class SocketConnection(asyncio.Protocol):
     def connection_lost(self, exc: Exception | None) -> None:
         self._open.discard(self._transport)
         if self._decoder is not None:
+            if exc is not None:
+                self._drain()
             self._link.closed.set()
+
+    def _drain(self) -> None:
+        """Read what the runner said before it went, when the connection broke at something that was sent to it."""
+        assert self._transport is not None
+        with socket.socket(fileno=os.dup(self._transport.get_extra_info("socket").fileno())) as own:
+            own.setblocking(False)
+            with contextlib.suppress(OSError):
+                for _ in range(_DRAIN_READS):
+                    self._runner_data(own.recv(_READ_SIZE))
 
     def _identify(self, frame: bytes, rest: bytes) -> None:
         assert self._transport is not None

@@ -62,30 +62,44 @@ def test_ids_are_right_in_each_input_of_a_map(app: modal.App) -> None:
 
 
 @pytest.mark.parametrize("asynchronous", [False, True], ids=["threads", "tasks"])
-def test_a_timeout_ends_one_input_and_leaves_its_neighbours(app: modal.App, asynchronous: bool) -> None:
-    def work(seconds: float) -> int:
-        for _ in range(round(seconds * 100)):
-            time.sleep(0.01)
+def test_a_timeout_ends_one_input_and_leaves_its_neighbours(app: modal.App, tmp_path: Path, asynchronous: bool) -> None:
+    """The neighbour begins when half of the other's time is over, and ends when the other has ended."""
+
+    def work(kind: str, ended: str) -> int:
+        try:
+            for _ in range(10_000):
+                if kind == "quick" or (kind == "neighbour" and os.path.exists(ended)):
+                    break
+                time.sleep(0.01)
+        finally:
+            if kind == "late":
+                open(ended, "w").close()
         return os.getpid()
 
-    async def work_async(seconds: float) -> int:
+    async def work_async(kind: str, ended: str) -> int:
         import asyncio
 
-        await asyncio.sleep(seconds)
+        try:
+            while not (kind == "quick" or (kind == "neighbour" and os.path.exists(ended))):
+                await asyncio.sleep(0.01)
+        finally:
+            if kind == "late":
+                open(ended, "w").close()
         return os.getpid()
 
-    working = app.function(serialized=True, allow_concurrent_inputs=3, concurrency_limit=1, timeout=1)(
+    working = app.function(serialized=True, allow_concurrent_inputs=3, concurrency_limit=1, timeout=3)(
         work_async if asynchronous else work
     )
+    ended = str(tmp_path / "ended")
     with app.run():
-        pid = working.remote(0)
-        late = working.spawn(20)
-        time.sleep(0.5)
-        neighbour = working.spawn(0.8)
-        with pytest.raises(FunctionTimeoutError, match="timeout of 1 s"):
-            late.get(timeout=20)
-        assert neighbour.get(timeout=20) == pid
-        assert working.remote(0) == pid
+        pid = working.remote("quick", ended)
+        late = working.spawn("late", ended)
+        time.sleep(1.5)
+        neighbour = working.spawn("neighbour", ended)
+        with pytest.raises(FunctionTimeoutError, match="timeout of 3 s"):
+            late.get(timeout=30)
+        assert neighbour.get(timeout=30) == pid
+        assert working.remote("quick", ended) == pid
 
 
 @pytest.mark.parametrize("asynchronous", [False, True], ids=["threads", "tasks"])

@@ -205,13 +205,12 @@ def _package_paths(module: ModuleType) -> list[str]:
 
 
 def is_local(path: Path) -> bool:
-    """Whether source at `path` is the user's own, by where it lies."""
-    if not _INSTALLED.isdisjoint(path.parts):
+    """Whether source at `path` is the user's own, by where it lies, and where it is linked to."""
+    places = (path, Path(os.path.realpath(path)), Path(os.path.realpath(path.parent)) / path.name)
+    if any(not _INSTALLED.isdisjoint(place.parts) for place in places):
         return False
-    real = Path(os.path.realpath(path))
-    if not _INSTALLED.isdisjoint(real.parts):
-        return False
-    return not any(root == real or root in real.parents for root in _foreign_roots())
+    # Debian links modules of the standard library to /etc.
+    return not any(root == place or root in place.parents for root in _foreign_roots() for place in places[1:])
 
 
 def _foreign_roots() -> set[Path]:

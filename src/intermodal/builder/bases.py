@@ -52,7 +52,7 @@ Signed-By: /usr/share/keyrings/debian-archive-keyring.gpg
 _INCLUDE = ("ca-certificates", "netbase", "tzdata")
 #: Debian's own Python, for machines that have no other.
 _DEBIAN_PYTHON = ("python3", "python3-pip", "python3-venv")
-_DEBIAN_SERIES = "3.11"
+DEBIAN_SERIES = "3.11"
 _LIBRARY_DIRS = ("./lib/", "./usr/lib/", "./lib64/")
 #: Part of the names of cached files. Raise it when what is in them changes.
 _FORMAT = 2
@@ -96,7 +96,7 @@ class Bases:
         interpreter = await self._interpreter(version, log)
         if interpreter is None:
             rootfs = await self._rootfs(log, "-python", _DEBIAN_PYTHON)
-            source = f"Debian {SUITE} (mmdebstrap) with Debian's Python {_DEBIAN_SERIES}"
+            source = f"Debian {SUITE} (mmdebstrap) with Debian's Python {DEBIAN_SERIES}"
             log.write(f"Base: {source}\n")
             return Base(_debian_recipe(rootfs.name), self._cache, source)
         rootfs = await self._rootfs(log)
@@ -120,9 +120,9 @@ class Bases:
             found = [interpreter for interpreter in self._interpreters if interpreter.answers(version)]
         if found:
             return found[0]
-        if version == _DEBIAN_SERIES:
+        if version == DEBIAN_SERIES:
             return None
-        series = {found.series for found in self._interpreters} & set(SUPPORTED) | {_DEBIAN_SERIES}
+        series = {found.series for found in self._interpreters} & set(SUPPORTED) | {DEBIAN_SERIES}
         there = ", ".join(sorted(series, key=lambda text: int(text.split(".")[1])))
         raise InvalidError(
             f"Python {version} is not available on this machine, and no image registry can be reached. "
@@ -134,7 +134,7 @@ class Bases:
         uv = python_source.find_uv()
         if uv is None:
             return False
-        log.write(f"There is no Python {version} on this machine; trying to download it\n")
+        log.write(f"No Python {version} that can be copied is on this machine; trying to download one\n")
         command = [*NAMESPACE, str(uv), "python", "install", "--no-bin", "--install-dir", str(self._pythons), version]
         environment = {**self._environ, "UV_HTTP_TIMEOUT": "10", "UV_HTTP_RETRIES": "0"}
         try:

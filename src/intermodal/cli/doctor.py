@@ -269,13 +269,16 @@ def _tls(settings: Settings) -> Iterator[Finding]:
 
 
 def _pythons(settings: Settings) -> Iterator[Finding]:
+    from intermodal.builder.bases import DEBIAN_SERIES
     from intermodal.builder.python_source import find_interpreters
 
     interpreters = find_interpreters(dict(os.environ), settings.cache_dir / "pythons")
     found = {".".join(item.version.split(".")[:2]) for item in interpreters}
     here = [version for version in PYTHONS if version in found]
-    missing = [version for version in PYTHONS if version not in found]
-    text = f"on this machine: {', '.join(here) or 'none'}"
+    missing = [version for version in PYTHONS if version not in {*found, DEBIAN_SERIES}]
+    text = f"on this machine: {', '.join(here) or 'none that can be copied'}"
+    if DEBIAN_SERIES not in found:
+        text += f"; {DEBIAN_SERIES} from Debian's packages"
     if not missing:
         yield Finding("Pythons for images", State.OK, text)
         return

@@ -89,12 +89,19 @@ def make_layer(target: Path) -> None:
     programs = [PYTHON, *(f"/usr/bin/{name}" for name in ("dash", "cat", "ls", "id", "sleep", "mount"))]
     for path in [*programs, *map(str, libraries.glob("*.so*"))]:
         if Path(path).is_file():
-            os.link(Path(path).resolve(), target / path.lstrip("/"))
+            _place(Path(path).resolve(), target / path.lstrip("/"))
     (target / "usr/bin/sh").symlink_to("dash")
     (target / "usr/lib64/ld-linux-x86-64.so.2").symlink_to("/lib/x86_64-linux-gnu/ld-linux-x86-64.so.2")
     library = Path(PYTHON.replace("bin", "lib"))
-    subprocess.run(["cp", "-al", str(library), str(target / str(library).lstrip("/"))], check=True)
+    shutil.copytree(library, target / str(library).lstrip("/"), symlinks=True, copy_function=_place)
     (target / "etc/passwd").write_text("root:x:0:0:root:/root:/bin/sh\n")
+
+
+def _place(source: Path | str, target: Path | str) -> None:
+    try:
+        os.link(source, target, follow_symlinks=False)
+    except OSError:  # the temporary directory is on another file system
+        shutil.copy2(source, target, follow_symlinks=False)
 
 
 @dataclass

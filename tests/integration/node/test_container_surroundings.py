@@ -252,16 +252,16 @@ asyncio.run(main())
         assert list((node_data / "containers").iterdir()) == []
         groups = [path for path in leftovers(node_data) if "cgroup" in path]
         assert [entry for group in groups for entry in Path(group).iterdir() if entry.is_dir()] == []
-        pids = subprocess.run(["pgrep", "-f", "/opt/intermodal/init.py"], capture_output=True, text=True, check=False)
-        environments = [_environment(pid) for pid in pids.stdout.split()]
+        environments = [_environment(process) for process in Path("/proc").glob("[0-9]*")]
+        assert b"INTERMODAL_" in b"".join(environments), "environments can be read"
         assert not [
             env for env in environments if b"INTERMODAL_CONTAINER_ID=ta-1" in env and str(site.data).encode() in env
         ]
 
 
-def _environment(pid: str) -> bytes:
+def _environment(process: Path) -> bytes:
     try:
-        return Path(f"/proc/{pid}/environ").read_bytes()
+        return (process / "environ").read_bytes()
     except OSError:
         return b""
 

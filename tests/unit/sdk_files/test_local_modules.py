@@ -11,6 +11,8 @@ from pathlib import Path
 
 import pytest
 
+from modal._local_modules import is_local
+
 SOURCE = str(Path(__file__).parents[3] / "src")
 PRELUDE = """
 import json, sys
@@ -186,3 +188,17 @@ def test_what_travels_is_described_for_people(tmp_path: Path) -> None:
         "/root/app.py from ./app.py",
         "/root/pkg/ (2 files) from ./pkg",
     ]
+
+
+def test_a_module_of_the_standard_library_that_is_linked_elsewhere_is_not_local(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Debian's sitecustomize.py is a link to /etc."""
+    write(tmp_path, "etc/sitecustomize.py", "project/mine.py")
+    (tmp_path / "lib").mkdir()
+    (tmp_path / "lib/sitecustomize.py").symlink_to("../etc/sitecustomize.py")
+    (tmp_path / "project/linked.py").symlink_to("mine.py")
+    monkeypatch.setattr("modal._local_modules._foreign_roots", lambda: {tmp_path / "lib"})
+    assert not is_local(tmp_path / "lib/sitecustomize.py")
+    assert is_local(tmp_path / "project/mine.py")
+    assert is_local(tmp_path / "project/linked.py")

@@ -10,7 +10,7 @@ from contextvars import ContextVar
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Callable, Optional
+    from typing import Any, Callable, Optional
 
 
 class ContainerContext:
@@ -25,6 +25,7 @@ class ContainerContext:
         "function_id",
         "function_name",
         "is_interactive",
+        "mounts",
         "objects",
         "socket_path",
     )
@@ -42,6 +43,7 @@ class ContainerContext:
         objects: Optional[dict[str, str]] = None,
         socket_path: str = "",
         is_interactive: bool = False,
+        mounts: Optional[list[dict[str, Any]]] = None,
     ) -> None:
         self.container_id = container_id
         self.app_id = app_id
@@ -52,6 +54,7 @@ class ContainerContext:
         self.environment = environment
         self.objects = objects or {}  #: function tag -> id, the app's published objects
         self.is_interactive = is_interactive  #: the app's user can be asked, with `modal.interact()`
+        self.mounts = mounts or []  #: each a `modal._wire.messages.function.VolumeMount` as JSON
         self.socket_path = socket_path  #: the Unix socket for SDK calls made by code in the container
 
 

@@ -188,3 +188,48 @@ def test_paths_that_are_too_long(platform: Platform, program: Program, volume: s
     assert "files 1207" in ran.out
     assert {"precious", "held", "last"} <= set(files(platform, volume))
     assert is_sound(platform, volume)
+
+
+def test_what_a_deployed_function_has_mounted_stays_its_own_when_names_change(
+    platform: Platform, program: Program, volume: str
+) -> None:
+    path = program(
+        f"""
+        import modal
+        app = modal.App("objects-renamed")
+        vol = modal.Volume.from_name("{volume}", create_if_missing=True)
+        nfs = modal.NetworkFileSystem.from_name("{volume}", create_if_missing=True)
+
+        @app.function(volumes={{"/data": vol}}, network_file_systems={{"/shared": nfs}})
+        def write(name):
+            ids = vol.object_id, nfs.object_id
+            open(f"/data/{{name}}", "w").write(name)
+            vol.commit()
+            vol.reload()
+            nfs.write_file(f"/{{name}}", __import__("io").BytesIO(b"x"))
+            again = modal.Volume.from_name("{volume}").hydrate()
+            names = [sorted(entry.path for entry in one.listdir("/")) for one in (vol, again, nfs)]
+            return ids, again.object_id, names
+        """
+    )
+    caller = program(
+        f"""
+        import modal
+        vol = modal.Volume.lookup("{volume}")
+        modal.Volume.rename("{volume}", "{volume}-b")
+        other = modal.Volume.lookup("{volume}", create_if_missing=True)
+        nfs = modal.NetworkFileSystem.lookup("{volume}")
+        ids, again, names = modal.Function.lookup("objects-renamed", "write").remote("a")
+        assert ids == (vol.object_id, nfs.object_id), ids
+        assert again == vol.object_id != other.object_id
+        assert names == [["a"]] * 3, names
+        print("files", [[entry.path for entry in one.listdir("/")] for one in (vol, other, nfs)])
+        modal.Volume.delete("{volume}")
+        modal.NetworkFileSystem.delete("{volume}")
+        modal.Volume.rename("{volume}-b", "{volume}")
+        """,
+        "caller.py",
+    )
+    platform.modal("deploy", path).succeeded()
+    assert "files [['a'], [], ['a']]" in platform.python(caller).succeeded().out
+    platform.modal("app", "stop", "objects-renamed").succeeded()

@@ -75,6 +75,7 @@ def spec_of(container: Container, secrets: SecretService, stop_grace: float) -> 
         cls=spec.cls,
         parameters_size=len(function.parameters),
         variables=variables,
+        mounts=spec.volumes,
     )
     return ContainerSpec(
         container.container_id,

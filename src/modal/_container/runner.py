@@ -70,6 +70,7 @@ def _enter(start: dict[str, Any], socket_path: str) -> None:
             objects=start.get("objects"),
             socket_path=socket_path,
             is_interactive=bool(start.get("interactive")),
+            mounts=start.get("mounts"),
         )
     )
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Union
 
 from .._later import NotBuiltYet
 from .._local_files import LocalFile
@@ -34,6 +34,8 @@ if TYPE_CHECKING:
     from .function import Function
     from .image import Image
     from .mounted import Mounted
+    from .network_file_system import NetworkFileSystem
+    from .volume import Volume
 
 
 async def load_functions(app: App, resolver: Resolver) -> dict[str, FunctionHandle]:
@@ -90,9 +92,13 @@ async def load_mounted(resolver: Resolver, below: Sequence[Mounted], above: Sequ
     if len(set(ids)) < len(ids):
         raise InvalidError("One volume is mounted at two paths; it can be mounted once in a container.")
     return LoadedMounts(
-        [VolumeMount(path, object_id, obj._is_read_only) for (path, obj), object_id in zip(volumes, ids)],
+        [_mount(path, obj, object_id) for (path, obj), object_id in zip(volumes, ids)],
         await together(_load_bucket(resolver, path, bucket) for path, bucket in buckets),
     )
+
+
+def _mount(path: str, obj: Union[Volume, NetworkFileSystem], object_id: str) -> VolumeMount:
+    return VolumeMount(path, object_id, obj._is_read_only, obj._kind, obj._name, obj._environment or "")
 
 
 async def _load_bucket(resolver: Resolver, path: str, bucket: CloudBucketMount) -> BucketMount:

@@ -7,6 +7,7 @@ from contextlib import asynccontextmanager, suppress
 from typing import TYPE_CHECKING, Any, Callable, Optional, TypeVar
 
 from .. import _event_loop
+from .._runtime_context import container_context
 from .._sync import is_async, on_loop
 from .._wire.messages.named import ObjectKind
 from ..exception import InvalidError, NotFoundError
@@ -78,6 +79,26 @@ class Named(Object):
             with suppress(NotFoundError):  # it went with its environment, or while this client was away for long
                 await rpc.unary(EPHEMERAL_RELEASE, EphemeralRelease(made.object_id))
 
+    @property
+    def object_id(self) -> str:
+        """The id at the server. Raises InvalidError before the object is found, unless it is mounted here."""
+        self._object_id = self._object_id or self._mounted_id()
+        return super().object_id
+
+    def _mounted_id(self) -> Optional[str]:
+        """The id of the object that this container's function had by this name when it was made, and has mounted."""
+        context = container_context()
+        if context is None or not context.mounts or not self._name:
+            return None
+        from .._wire.codec import decode
+        from .._wire.messages.function import VolumeMount
+
+        wanted = (self._kind, self._name, self._environment or context.environment)
+        for mount in (decode(VolumeMount, one) for one in context.mounts):
+            if (mount.kind, mount.name, mount.environment or context.environment) == wanted:
+                return mount.object_id
+        return None
+
     async def _hydrate(self, client: Optional[Client]) -> None:
         await self._bind(client)
 
@@ -122,6 +143,9 @@ class Named(Object):
     async def _find(self, rpc: RpcClient) -> str:
         from .._wire.messages.named import NAMED_FIND, NAMED_GET, NamedGet
 
+        mounted = self._mounted_id()
+        if mounted is not None:
+            return mounted
         request = NamedGet(self._kind, self._name, current_environment(self._environment), self._create_if_missing)
         # Who may only read can find what is there.
         found, _ = await rpc.unary(NAMED_GET if self._create_if_missing else NAMED_FIND, request)

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any, Optional
 
 from .common import Empty, Method
+from .named import ObjectKind
 
 
 class SourceKind(enum.Enum):
@@ -103,6 +104,10 @@ class VolumeMount:
     path: str  #: absolute, normalised
     object_id: str  #: vo-… or sr-…
     read_only: bool = False
+    #: how the client found it: in the containers this means that object, whatever has the name by then
+    kind: ObjectKind = ObjectKind.VOLUME
+    name: str = ""  #: "": not by a name
+    environment: str = ""  #: "": that of the app
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,7 @@ from typing import Optional
 from .blob import BlobRef
 from .call import Status
 from .common import ErrorInfo
-from .function import ClassSpec, Concurrency, Source
+from .function import ClassSpec, Concurrency, Source, VolumeMount
 
 
 @dataclass(frozen=True)
@@ -53,6 +53,7 @@ class Start:
     interactive: bool = False  #: code may ask for the terminal of whoever runs the app
     cls: Optional[ClassSpec] = None  #: set for a class
     parameters_size: int = 0  #: bytes at the end of the body
+    mounts: list[VolumeMount] = field(default_factory=list)  #: the volumes of the function
 
 
 @dataclass(frozen=True)

@@ -68,7 +68,7 @@ def run(platform: Platform, program: Program, service: S3Service, name: str) -> 
 
 
 def fuse_processes(platform: Platform) -> dict[int, str]:
-    """Their arguments, by their process id."""
+    """The programs that serve buckets and their launchers: their arguments, by their process id."""
     found = {}
     for folder in Path("/proc").iterdir():
         if folder.name.isdigit():
@@ -310,11 +310,13 @@ def test_a_killed_server_leaves_nothing_that_the_next_does_not_remove(
     with platform.background("modal", "run", path) as running:
         running.wait_for("written")
         (mount,) = platform.layout.buckets.iterdir()
-        ((process, arguments),) = fuse_processes(platform).items()
+        processes = fuse_processes(platform)
         server = platform.server()
         assert server is not None
-        assert OWNER[1] not in arguments
-        assert psutil.Process(process).ppid() == server.pid
+        assert not any(OWNER[1] in arguments for arguments in processes.values())
+        (launcher,) = (one for one in server.children() if one.pid in processes)
+        (process,) = (one.pid for one in launcher.children())
+        assert set(processes) == {launcher.pid, process}
         assert set(psutil.Process(process).uids()) == {165_536}
         assert os.readlink(f"/proc/{process}/ns/net") != os.readlink(f"/proc/{server.pid}/ns/net")
         seen = Path(f"/proc/{process}/mountinfo").read_text()

@@ -1,7 +1,7 @@
 """The programs that show a bucket as a directory: how they are called, and what they mean when they fail. Pure.
 
 mount-s3 is used where it is installed, else s3fs, which Debian has. Keys are in the environment of the process, where
-only root and its own user can read them; never in its arguments or in files.
+only root and the process itself can read them (see `fuse_launcher`); never in its arguments or in files.
 """
 
 from __future__ import annotations

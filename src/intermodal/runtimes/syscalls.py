@@ -39,6 +39,7 @@ _PR_SET_CHILD_SUBREAPER = 36
 _PR_SET_PDEATHSIG = 1
 CLONE_NEWNS = 0x00020000
 CLONE_NEWUSER = 0x10000000
+CLONE_NEWPID = 0x20000000
 CLONE_NEWNET = 0x40000000
 
 
@@ -172,6 +173,9 @@ def enter_namespace(path: str, kind: int) -> None:
         os.close(descriptor)
 
 
-def die_with_parent() -> None:
-    """Have this process, and what it becomes by exec, killed when the thread that started it ends. Raises OSError."""
-    _check(_libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL.value, 0, 0, 0), "die with the parent")
+def die_with_parent(by: signal.Signals = signal.SIGKILL) -> None:
+    """Have this process, and what it becomes by exec, get a signal when the thread that started it ends.
+
+    Raises OSError.
+    """
+    _check(_libc.prctl(_PR_SET_PDEATHSIG, by.value, 0, 0, 0), "die with the parent")

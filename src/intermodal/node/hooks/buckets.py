@@ -1,7 +1,8 @@
-"""Buckets in containers: one FUSE process for each, a child of the agent's, which lives as long as the container.
+"""Buckets in containers: one FUSE process for each, which lives as long as the container.
 
 It is mounted before the container starts, so a bucket that is not there, or keys that are wrong, fail the start with
 the reason. It ends because its mount goes: after the container's process, or, with the agent, by the kernel's doing.
+The agent's child is its launcher, which ends it when it is told to end.
 """
 
 from __future__ import annotations
@@ -196,7 +197,7 @@ class BucketsHook(Hook):
         for one in self._mounts.get(container.id, []):
             if one.process is not None and one.process.returncode is None:
                 one.is_ending = True
-                one.process.kill()
+                one.process.terminate()
 
     async def release(self, container: Container) -> None:
         mounts = self._mounts.pop(container.id, [])
@@ -218,7 +219,7 @@ async def _is_mounted(one: _Mount, before: int) -> bool:
         asking = asyncio.ensure_future(asyncio.to_thread(os.stat, one.point))
         done, _ = await asyncio.wait([asking], timeout=max(0.1, deadline - time.monotonic()))
         if not done or time.monotonic() > deadline:
-            one.process.kill()  # which ends the question, too
+            one.process.terminate()  # which ends the question, too
             one.said.append("it timed out")
             await asyncio.gather(asking, return_exceptions=True)
             return False
@@ -238,7 +239,7 @@ async def _end(one: _Mount) -> None:
     one.is_ending = True
     if one.process is not None and not one.is_mounted:
         with contextlib.suppress(ProcessLookupError):
-            one.process.kill()
+            one.process.terminate()
         await one.process.wait()  # it must not mount anything after this
     while unmount(one.point):
         pass
@@ -249,7 +250,7 @@ async def _end(one: _Mount) -> None:
     except asyncio.TimeoutError:
         log.warning("the FUSE process of the bucket %s did not end by itself", one.bucket.name)
         with contextlib.suppress(ProcessLookupError):
-            one.process.kill()
+            one.process.terminate()
         await one.process.wait()
     if one.listening is not None:
         await asyncio.gather(one.listening, return_exceptions=True)

@@ -293,6 +293,35 @@ def test_a_container_ends_also_when_the_service_hangs(
     wait_until(lambda: not fuse_processes(platform), "the FUSE process to end")
 
 
+def test_buckets_that_hang_keep_nobody_else_waiting(
+    run: Runner, platform: Platform, service: S3Service, volume: str, tmp_path: Path
+) -> None:
+    count = 20  # which is as many as a function may have, and more than asyncio's threads on most machines
+    path = run.write(f"""
+    @app.function(volumes={{f"/bucket-{{n}}": bucket() for n in range({count})}})
+    def f():
+        print("began", flush=True)
+
+    @app.local_entrypoint()
+    def main():
+        f.remote()
+    """)
+    (tmp_path / "file").write_text("text")
+
+    def waiting() -> int:
+        """Mounts whose service has not answered yet."""
+        table = Path("/proc/self/mountinfo").read_text().splitlines(keepends=True)
+        return len(mounts_below(platform.layout.buckets, "".join(line for line in table if " fuse" in line)))
+
+    with platform.background("modal", "run", path) as running:
+        with service.hanging():
+            wait_until(lambda: waiting() == count, "all buckets to wait for their service")
+            platform.modal("volume", "put", volume, tmp_path / "file").succeeded()
+            assert waiting() == count
+            assert "began" not in running.out
+        running.end().succeeded()
+
+
 def test_a_killed_server_leaves_nothing_that_the_next_does_not_remove(
     run: Runner, platform: Platform, service: S3Service, name: str
 ) -> None:

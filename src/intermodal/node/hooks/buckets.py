@@ -16,6 +16,7 @@ import stat
 import time
 from collections import deque
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -212,11 +213,21 @@ class BucketsHook(Hook):
 
 async def _is_mounted(one: _Mount, before: int) -> bool:
     """Wait until the mount answers; False when the process ends without, or takes too long."""
+    # A thread of its own, since a question may hang: shared threads would soon all be taken, for whatever needs one.
+    asker = ThreadPoolExecutor(1, "bucket")
+    try:
+        return await _answers(one, before, asker)
+    finally:
+        asker.shutdown(wait=False)
+
+
+async def _answers(one: _Mount, before: int, asker: ThreadPoolExecutor) -> bool:
     assert one.process is not None
+    loop = asyncio.get_running_loop()
     deadline = time.monotonic() + _MOUNT_TIMEOUT
     while one.process.returncode is None:
         # The first question is answered once the program has asked the service whether the bucket is there.
-        asking = asyncio.ensure_future(asyncio.to_thread(os.stat, one.point))
+        asking = loop.run_in_executor(asker, os.stat, one.point)
         done, _ = await asyncio.wait([asking], timeout=max(0.1, deadline - time.monotonic()))
         if not done or time.monotonic() > deadline:
             one.process.terminate()  # which ends the question, too

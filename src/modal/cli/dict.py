@@ -13,7 +13,7 @@ from .._wire.messages.named import ObjectKind
 from .confirm import confirm
 from .errors import CliError
 from .lazy import LazyGroup
-from .named import ENV, JSON, YES, create, show_list
+from .named import ENV, JSON, YES, add_named_commands, create, lookup
 from .tables import print_table
 from .values import Count, echo_json, echo_text, pull, unpickled, written
 
@@ -21,6 +21,9 @@ from .values import Count, echo_json, echo_text, pull, unpickled, written
 @click.group("dict", cls=LazyGroup)
 def dict_group() -> None:
     """Manage dicts."""
+
+
+add_named_commands(dict_group, ObjectKind.DICT)
 
 
 @dict_group.command("create")
@@ -31,38 +34,16 @@ def create_dict(name: str, env: Optional[str]) -> None:
     create(ObjectKind.DICT, name, env)
 
 
-@dict_group.command("list")
-@JSON
-@ENV
-def list_dicts(as_json: bool, env: Optional[str]) -> None:
-    """List the dicts."""
-    show_list(ObjectKind.DICT, env, as_json)
-
-
 @dict_group.command("clear")
 @click.argument("name")
 @YES
 @ENV
 def clear(name: str, yes: bool, env: Optional[str]) -> None:
     """Delete every entry of the dict NAME."""
-    found = _lookup(name, env)
+    found = lookup(ObjectKind.DICT, name, env)
     confirm(f"Delete all entries of the dict {name!r}?", yes, "--yes")
     found.clear()
     click.echo(f"Cleared the dict {name!r}.")
-
-
-@dict_group.command("delete")
-@click.argument("name")
-@YES
-@ENV
-def delete(name: str, yes: bool, env: Optional[str]) -> None:
-    """Delete the dict NAME with its entries."""
-    from .._objects.dict import Dict
-
-    _lookup(name, env)
-    confirm(f"Delete the dict {name!r} with all its entries?", yes, "--yes")
-    Dict.delete(name, environment_name=env)
-    click.echo(f"Deleted the dict {name!r}.")
 
 
 @dict_group.command("get")
@@ -71,7 +52,7 @@ def delete(name: str, yes: bool, env: Optional[str]) -> None:
 @ENV
 def get(name: str, key: str, env: Optional[str]) -> None:
     """Print the value of KEY (a string) in the dict NAME."""
-    found = _lookup(name, env)
+    found = lookup(ObjectKind.DICT, name, env)
     missing = object()
     value = found.get(key, missing)
     if value is missing:
@@ -90,7 +71,7 @@ def items(name: str, n: int, every: bool, as_repr: bool, as_json: bool, env: Opt
     """Print N entries of the dict NAME (default: 20), or all, in no order."""
     from .._objects.dict import _Scan
 
-    found = _lookup(name, env)
+    found = lookup(ObjectKind.DICT, name, env)
     with contextlib.closing(pull(_Scan(found, keys=True, values=True))) as stream:
         entries = [_unpickled(*entry) for entry in (stream if every else itertools.islice(stream, n + 1))]
     shown = entries if every else entries[:n]
@@ -108,9 +89,3 @@ def _unpickled(key: bytes, value: bytes) -> tuple[Any, Any]:
     from .._serialization import deserialize
 
     return unpickled(key, _key_from), unpickled(value, deserialize)
-
-
-def _lookup(name: str, env: Optional[str]) -> Any:
-    from .._objects.dict import Dict
-
-    return Dict.lookup(name, environment_name=env)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import itertools
-from typing import Any, Optional
+from typing import Optional
 
 import click
 
@@ -12,7 +12,7 @@ from .._wire.messages.named import ObjectKind
 from .confirm import confirm
 from .errors import CliError
 from .lazy import LazyGroup
-from .named import ENV, JSON, YES, create, show_list
+from .named import ENV, YES, add_named_commands, create, lookup
 from .tables import printable
 from .values import Count, echo_text, pull, unpickled, written
 
@@ -24,34 +24,15 @@ def queue_group() -> None:
     """Manage queues."""
 
 
+add_named_commands(queue_group, ObjectKind.QUEUE)
+
+
 @queue_group.command("create")
 @click.argument("name")
 @ENV
 def create_queue(name: str, env: Optional[str]) -> None:
     """Make a queue NAME, unless there is one."""
     create(ObjectKind.QUEUE, name, env)
-
-
-@queue_group.command("list")
-@JSON
-@ENV
-def list_queues(as_json: bool, env: Optional[str]) -> None:
-    """List the queues."""
-    show_list(ObjectKind.QUEUE, env, as_json)
-
-
-@queue_group.command("delete")
-@click.argument("name")
-@YES
-@ENV
-def delete(name: str, yes: bool, env: Optional[str]) -> None:
-    """Delete the queue NAME with its items."""
-    from .._objects.queue import Queue
-
-    _lookup(name, env)
-    confirm(f"Delete the queue {name!r} with all its items?", yes, "--yes")
-    Queue.delete(name, environment_name=env)
-    click.echo(f"Deleted the queue {name!r}.")
 
 
 @queue_group.command("clear")
@@ -64,7 +45,7 @@ def clear(name: str, partition: Optional[str], every: bool, yes: bool, env: Opti
     """Delete the items of a partition of the queue NAME, or of all."""
     if partition is not None and every:
         raise CliError("Give --partition or --all, not both.", 2)
-    found = _lookup(name, env)
+    found = lookup(ObjectKind.QUEUE, name, env)
     what = "all partitions" if every else f"the partition {partition!r}" if partition else "the default partition"
     confirm(f"Delete the items in {what} of the queue {name!r}?", yes, "--yes")
     found.clear(partition=partition, all=every)
@@ -81,7 +62,7 @@ def peek(name: str, n: int, partition: Optional[str], env: Optional[str]) -> Non
     from .._objects.queue import _partition, _Scan
     from .._serialization import deserialize
 
-    scan = _Scan(_lookup(name, env), _partition(partition), wait=0.0)
+    scan = _Scan(lookup(ObjectKind.QUEUE, name, env), _partition(partition), wait=0.0)
     with contextlib.closing(pull(scan)) as stream:
         for item in itertools.islice(stream, n):
             echo_text(printable(written(unpickled(item, deserialize), str)))  # one line an item
@@ -96,10 +77,4 @@ def length(name: str, partition: Optional[str], total: bool, env: Optional[str])
     """Print how many items the queue NAME has."""
     if partition is not None and total:
         raise CliError("Give --partition or --total, not both.", 2)
-    click.echo(_lookup(name, env).len(partition=partition, total=total))
-
-
-def _lookup(name: str, env: Optional[str]) -> Any:
-    from .._objects.queue import Queue
-
-    return Queue.lookup(name, environment_name=env)
+    click.echo(lookup(ObjectKind.QUEUE, name, env).len(partition=partition, total=total))

@@ -3,20 +3,25 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, Optional
+from typing import Optional
 
 import click
 
 from .._wire.messages.named import ObjectKind
 from .confirm import confirm
 from .errors import CliError
+from .file_commands import add_file_commands
 from .lazy import LazyGroup
-from .named import ENV, JSON, YES, create, show_list
+from .named import ENV, JSON, YES, add_named_commands, create, lookup
 
 
 @click.group("volume", cls=LazyGroup)
 def volume_group() -> None:
     """Manage volumes."""
+
+
+add_named_commands(volume_group, ObjectKind.VOLUME, "volume_name")
+add_file_commands(volume_group, ObjectKind.VOLUME)
 
 
 @volume_group.command("create")
@@ -28,14 +33,6 @@ def create_volume(name: str, env: Optional[str], version: Optional[int]) -> None
     create(ObjectKind.VOLUME, name, env)
 
 
-@volume_group.command("list")
-@ENV
-@JSON
-def list_volumes(env: Optional[str], as_json: bool) -> None:
-    """List the volumes."""
-    show_list(ObjectKind.VOLUME, env, as_json)
-
-
 @volume_group.command("ls")
 @click.argument("volume_name")
 @click.argument("path", default="/")
@@ -45,23 +42,7 @@ def ls(volume_name: str, path: str, as_json: bool, env: Optional[str]) -> None:
     """List the files in PATH (default: the root directory), or those that a pattern such as **/*.csv matches."""
     from .files import show_files
 
-    show_files(_lookup(volume_name, env), path, as_json)
-
-
-@volume_group.command("get")
-@click.argument("volume_name")
-@click.argument("remote_path")
-@click.argument("local_destination", default=".")
-@click.option("--force/--no-force", default=False, help="Overwrite what is there.")
-@ENV
-def get(volume_name: str, remote_path: str, local_destination: str, force: bool, env: Optional[str]) -> None:
-    """Download a file or directory of the volume to LOCAL_DESTINATION (default: here; - is stdout).
-
-    What a pattern such as data/*.csv matches goes into LOCAL_DESTINATION, which is made if needed.
-    """
-    from .files import get_files
-
-    get_files(_lookup(volume_name, env), remote_path, local_destination, force)
+    show_files(lookup(ObjectKind.VOLUME, volume_name, env), path, as_json)
 
 
 @volume_group.command("put")
@@ -75,7 +56,7 @@ def put(volume_name: str, local_path: str, remote_path: str, force: bool, env: O
 
     A file goes into REMOTE_PATH if that ends with a slash, else it takes that path.
     """
-    volume = _lookup(volume_name, env)
+    volume = lookup(ObjectKind.VOLUME, volume_name, env)
     try:
         with volume.batch_upload(force=force) as batch:
             if Path(local_path).is_dir():
@@ -87,16 +68,6 @@ def put(volume_name: str, local_path: str, remote_path: str, force: bool, env: O
     click.echo(f"Uploaded {local_path} to {remote_path} of the volume {volume_name!r}.")
 
 
-@volume_group.command("rm")
-@click.argument("volume_name")
-@click.argument("remote_path")
-@click.option("-r", "--recursive", is_flag=True, help="Delete directories with what is in them.")
-@ENV
-def rm(volume_name: str, remote_path: str, recursive: bool, env: Optional[str]) -> None:
-    """Delete a file or directory of the volume."""
-    _lookup(volume_name, env).remove_file(remote_path, recursive=recursive)
-
-
 @volume_group.command("cp")
 @click.argument("volume_name")
 @click.argument("paths", nargs=-1, required=True)
@@ -105,21 +76,7 @@ def cp(volume_name: str, paths: tuple[str, ...], env: Optional[str]) -> None:
     """Copy files within the volume: PATHS are the sources, and last the target."""
     if len(paths) < 2:
         raise CliError("`modal volume cp` needs a source and a target.", 2)
-    _lookup(volume_name, env).copy_files(list(paths[:-1]), paths[-1])
-
-
-@volume_group.command("delete")
-@click.argument("volume_name")
-@YES
-@ENV
-def delete(volume_name: str, yes: bool, env: Optional[str]) -> None:
-    """Delete the volume with its files."""
-    from .._objects.volume import Volume
-
-    _lookup(volume_name, env)
-    confirm(f"Delete the volume {volume_name!r} with all its files?", yes, "--yes")
-    Volume.delete(volume_name, environment_name=env)
-    click.echo(f"Deleted the volume {volume_name!r}.")
+    lookup(ObjectKind.VOLUME, volume_name, env).copy_files(list(paths[:-1]), paths[-1])
 
 
 @volume_group.command("rename")
@@ -131,13 +88,7 @@ def rename(old_name: str, new_name: str, yes: bool, env: Optional[str]) -> None:
     """Rename a volume. Programs that refer to the old name find it no more."""
     from .._objects.volume import Volume
 
-    _lookup(old_name, env)
+    lookup(ObjectKind.VOLUME, old_name, env)
     confirm(f"Rename the volume {old_name!r} to {new_name!r}?", yes, "--yes")
     Volume.rename(old_name, new_name, environment_name=env)
     click.echo(f"Renamed the volume {old_name!r} to {new_name!r}.")
-
-
-def _lookup(name: str, env: Optional[str]) -> Any:
-    from .._objects.volume import Volume
-
-    return Volume.lookup(name, environment_name=env)

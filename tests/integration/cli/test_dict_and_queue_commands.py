@@ -105,6 +105,18 @@ def test_a_queue_from_making_to_deleting() -> None:
 
 
 @pytest.mark.usefixtures("real_server")
+@pytest.mark.parametrize(
+    ("group", "word"),
+    [("dict", "dict"), ("queue", "queue"), ("volume", "volume"), ("nfs", "network file system")],
+)
+def test_deleting_what_is_not_there_says_so_and_no_more(group: str, word: str) -> None:
+    sentence = f"Error: There is no {word} 'none' in the environment 'main'.\n"
+    assert cli(group, "delete", "none", "--yes", code=1) == sentence
+    assert cli(group, "delete", "none", code=1) == sentence  # nobody is asked about it
+    assert "There is no environment 'nowhere'" in cli(group, "delete", "none", "-y", "--env", "nowhere", code=1)
+
+
+@pytest.mark.usefixtures("real_server")
 def test_one_entry_that_cannot_be_unpickled_hides_no_other() -> None:
     mixed = modal.Dict.lookup("mixed", create_if_missing=True)
     mixed["a"], mixed["rec"], mixed[Rec()], mixed["z"] = 1, Rec(), 2, "last"

@@ -250,6 +250,8 @@ def test_a_deleted_volume(platform: Platform, program: Program, volume: str) -> 
         ('volumes={"data": vol}', "absolute"),
         ('volumes={"/": vol}', "absolute"),
         ('volumes={"/proc/x": vol}', "belongs to the system"),
+        ('volumes={"/root/": vol}', "would hide your program"),
+        ('volumes={"/usr": vol}', "would hide parts of the system"),
         ('volumes={"/a": vol, "/b": vol}', "two paths"),
         ('volumes={"/a": vol, "/a/": other}', "Two things"),
         ('volumes={"/a": vol}, network_file_systems={"//a/.": nfs}', "Two things"),

@@ -14,6 +14,8 @@ from .volume import Volume
 
 #: Where nothing can be mounted: the system's own.
 _RESERVED = ("/proc", "/sys", "/dev", "/opt/intermodal")
+#: What would be hidden: the user's program, Python, and what they need. Directories within can be mounted.
+_HIDING = ("/root", "/usr", "/usr/bin", "/usr/lib", "/usr/local", "/bin", "/sbin", "/lib", "/lib64", "/etc", "/opt")
 
 
 @dataclass(frozen=True)
@@ -83,5 +85,11 @@ def _path(name: str, value: Any) -> str:
     if any(path == reserved or path.startswith(f"{reserved}/") for reserved in _RESERVED):
         raise InvalidError(
             f"{name} cannot be mounted at {path!r}, which belongs to the system; use a path such as '/data'."
+        )
+    if path in _HIDING:
+        what = "your program" if path == "/root" else "parts of the system"
+        raise InvalidError(
+            f"{name} cannot be mounted at {path!r}, since that would hide {what}; use a directory of its own, such as "
+            f"'{path}/data'."
         )
     return path

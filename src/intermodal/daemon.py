@@ -198,7 +198,7 @@ async def running(
             ObjectKind.VOLUME: volume_service,
             ObjectKind.NETWORK_FILE_SYSTEM: storage.folders,
         }
-        server_service = ServerService(settings, __version__, store, lambda: fleet.container_count)
+        server_service = ServerService(settings, __version__, store, lambda: len(fleet.containers))
         token_service = TokenService(tokens, dispatcher, time.time)
         for service in (
             app_service,

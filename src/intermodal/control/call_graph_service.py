@@ -9,8 +9,8 @@ from typing import Any
 from intermodal.control.access import require_environment, require_use
 from intermodal.control.apps import Apps
 from intermodal.control.calls import Call, Calls, containers_of, input_id
-from intermodal.control.fleet import Fleet, label
-from intermodal.control.functions import Functions
+from intermodal.control.fleet import Fleet
+from intermodal.control.functions import Functions, label
 from intermodal.control.rpc import Context, Dispatcher, ServerStream
 from intermodal.store.interface import CallKind, CallRecord, FunctionRecord, Store
 from modal._wire.codec import decode

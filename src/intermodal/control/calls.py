@@ -72,6 +72,12 @@ class Call:
         """Whether every input that will ever come has its output."""
         return self.machine.state is CallState.DONE
 
+    def add_value(self, value: Payload) -> None:
+        """A generator has yielded this."""
+        if self.values is None:
+            self.values = GeneratorValues()
+        self.values.append(value)
+
     def add_watcher(self, watcher: Callable[[int, Finished], None]) -> Callable[[], None]:
         """Call `watcher(index, finished)` for each output to come; returns what removes it."""
         self.watchers.append(watcher)

@@ -10,7 +10,7 @@ from typing import Any
 from intermodal.control.access import require_user
 from intermodal.control.app_log import AppLog
 from intermodal.control.apps import Apps
-from intermodal.control.containers import Container
+from intermodal.control.container import Container
 from intermodal.control.fleet import Fleet
 from intermodal.control.rpc import Context, Dispatcher, ServerStream
 from intermodal.control.terminals import check_window, serve_command

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from collections.abc import Callable
 
-from intermodal.control.apps import App, stopped_error
+from intermodal.control.apps import stopped_error
 from intermodal.control.calls import Call, Calls
+from intermodal.control.container import Container
 from intermodal.control.functions import Function
 from intermodal.store.interface import CallKind, CallRecord
 from modal._wire.messages.call import Input, Output, Status
-from modal._wire.messages.runner import RunInput, RunOutput
+from modal._wire.messages.runner import RunInput, RunOutput, Taken
+
+_LOST = 1_000  # containers with direct lines that are remembered after their end
 
 
 class DirectCalls:
-    """Makes them calls like others.
+    """Makes them calls like others, and remembers the containers of those that a client may still ask for.
 
     Args:
         now: the clock, in seconds since the epoch.
@@ -22,9 +26,21 @@ class DirectCalls:
     def __init__(self, calls: Calls, now: Callable[[], float]) -> None:
         self._calls = calls
         self._now = now
+        self._lost: OrderedDict[str, Container] = OrderedDict()  # by id, latest last
 
-    def begun(self, function: Function, app: App, one: RunInput, data: bytes) -> Call:
-        """A container has the input `one`, with these arguments."""
+    def taken(self, container: Container, message: Taken, body: memoryview | bytes) -> list[Call]:
+        """A container has inputs of these calls; returns those that nothing was known of."""
+        taken: list[Call] = []
+        offset = 0
+        for one in message.inputs:
+            data = bytes(body[offset : offset + one.size])
+            offset += one.size
+            if one.input_id not in container.running:  # else its client told of it already
+                taken.append(self._begun(container, one, data))
+        return taken
+
+    def _begun(self, container: Container, one: RunInput, data: bytes) -> Call:
+        function, app = container.function, container.app
         call = self._calls.live(one.call_id)
         if call is None:
             record = self._record(function, one.call_id, one.method, self._now())
@@ -43,6 +59,16 @@ class DirectCalls:
         function.open_inputs += 1
         output = Output(0, answer.status, answer.size, None, None, answer.input_id)
         self._calls.add_finished(record, output, data, container_id)
+
+    def remember(self, container: Container) -> None:
+        """A container with direct lines is gone; clients may have sent it calls that it told nobody of."""
+        self._lost[container.container_id] = container
+        if len(self._lost) > _LOST:
+            self._lost.popitem(last=False)
+
+    def lost_container(self, container_id: str) -> Container | None:
+        """One that is gone, if it is remembered."""
+        return self._lost.get(container_id)
 
     def _record(self, function: Function, call_id: str, method: str, began: float) -> CallRecord:
         return CallRecord(call_id, function.function_id, function.app_id, CallKind.RUN, began, method=method)

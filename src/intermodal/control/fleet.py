@@ -1,4 +1,5 @@
-"""The shell around the scheduler: facts go in, its instructions are carried out on the node and on the calls.
+"""The shell around the scheduler: which containers there are, the scheduler's instructions to the node, and what the
+node reports to the scheduler.
 
 Everything here runs on the event loop's thread and returns at once; only starting a container takes a task.
 """
@@ -7,39 +8,32 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import logging
 import socket
 from collections import OrderedDict, deque
-from collections.abc import Callable, Iterable, Sequence
-from itertools import islice
+from collections.abc import Callable, Collection, Iterable, Sequence
 
 from intermodal.control.apps import App, Apps
+from intermodal.control.attempts import Attempts
 from intermodal.control.calls import Call, Calls, Finished, input_id, locate
-from intermodal.control.containers import Container, spec_of
+from intermodal.control.container import Container, spec_of, start_failure
 from intermodal.control.direct_calls import DirectCalls
-from intermodal.control.functions import Function, Functions
-from intermodal.control.generator_values import GeneratorValues, Payload
+from intermodal.control.functions import Function, Functions, pool_added
+from intermodal.control.generator_values import Payload
+from intermodal.control.hung_inputs import HungInputs
+from intermodal.control.run_inputs import run_inputs
 from intermodal.control.secret_service import SecretService
-from intermodal.machines.retry import Cause
 from intermodal.model.container import ContainerExit, ExitCause
-from intermodal.model.errors import BadImage, MissingTool, RuntimeFailure
 from intermodal.node.interface import Node
 from intermodal.scheduling import events, instructions
 from intermodal.scheduling.scheduler import Scheduler
 from modal._wire.messages.app import LogStream
 from modal._wire.messages.call import Output, Status
 from modal._wire.messages.common import ErrorInfo
-from modal._wire.messages.function import Concurrency
-from modal._wire.messages.runner import OpenLine, Outputs, RunInput, RunInputs, Taken, Yielded
-from modal.exception import InvalidError, NotFoundError
+from modal._wire.messages.runner import OpenLine, Outputs, Taken, Yielded
+from modal.exception import NotFoundError
 
-log = logging.getLogger(__name__)
-_TIMEOUT_SLACK = 2.0  # seconds a container gets to end a timed-out input by itself before it is killed
-_TIMEOUT_CHECK = 0.25  # seconds between looks for hung containers
 _ENDED_KEPT = 10_000  # ids of ended containers that are remembered
 _NODE = "local"
-_EXITS = 1_000  # containers with direct lines whose end is remembered
-CALLER_LOST = ErrorInfo("ExecutionError", "The call was ended since the container that waited for it is gone.")
 
 
 class Fleet:
@@ -70,19 +64,19 @@ class Fleet:
         self._secrets = secrets
         self._now = now
         self._stop_grace = stop_grace
-        self._node: Node | None = None
+        self._node: Node  # set by `open`
         self._containers: dict[str, Container] = {}
         self._queue: deque[events.Event] = deque()
         self._is_draining = False
         self._is_ending = False  #: the server stops: nothing is started
         self._wake: asyncio.TimerHandle | None = None
-        self._watchdog: asyncio.TimerHandle | None = None
         #: container id -> app id of those that ended lately, latest last
         self.ended: OrderedDict[str, str] = OrderedDict()
         self._empty: dict[str, asyncio.Event] = {}  # function id -> set when its last container is gone
         self._starts: set[asyncio.Task[None]] = set()
         self._direct_calls = DirectCalls(calls, now)
-        self._lost_lines: OrderedDict[str, Container] = OrderedDict()  # containers that are gone and had direct lines
+        self._attempts = Attempts(calls, self.queue_inputs, self.drop_call)
+        self._hung_inputs = HungInputs(self._containers, lambda container_id: self._node.stop(container_id, 0.0))
         self._actions: dict[type, Callable[..., None]] = {
             instructions.StartContainer: self._start,
             instructions.StopContainer: self._stop,
@@ -103,21 +97,17 @@ class Fleet:
         self._node = node
         capacity = node.capacity()
         self.dispatch(events.NodeJoined(_NODE, capacity.cpu, capacity.memory, capacity.gpus))
-        self._watch()
+        self._hung_inputs.watch()
 
     def close(self) -> None:
         """Stop the timers; the node is closed by its owner."""
-        for timer in (self._wake, self._watchdog):
-            if timer is not None:
-                timer.cancel()
-        self._wake = self._watchdog = None
+        self._hung_inputs.close()
+        if self._wake is not None:
+            self._wake.cancel()
+            self._wake = None
 
     @property
-    def container_count(self) -> int:
-        return len(self._containers)
-
-    @property
-    def containers(self) -> Iterable[Container]:
+    def containers(self) -> Collection[Container]:
         """Those that are not gone, oldest first."""
         return self._containers.values()
 
@@ -165,21 +155,8 @@ class Fleet:
 
     def replace_pool(self, function: Function) -> None:
         """Let the scheduler know what a function is now: what comes from now on runs in new containers."""
-        spec = function.spec
         function.is_pooled = True
-        self.dispatch(
-            events.PoolAdded(
-                function.function_id,
-                function.app_id,
-                spec.name,
-                spec.resources,
-                spec.scaling,
-                spec.concurrency,
-                spec.cloud,
-                spec.regions,
-                function.revision.revision_id,
-            )
-        )
+        self.dispatch(pool_added(function))
 
     def retire_pool(self, function: Function, reason: str) -> None:
         """The function is called no more: what runs may end, what waits fails with the reason."""
@@ -210,7 +187,7 @@ class Fleet:
         for container in self._containers.values():
             if container.revision.has_exit_hooks:
                 gone.append(self._empty.setdefault(container.function.function_id, asyncio.Event()).wait())
-                if not container.is_stopping and self._node is not None:
+                if not container.is_stopping:
                     container.is_stopping = True
                     self._node.stop(container.container_id, self._stop_grace)
         with contextlib.suppress(asyncio.TimeoutError):
@@ -228,7 +205,7 @@ class Fleet:
     def drop_call(self, call: Call, terminate_containers: bool = False) -> None:
         """The call's inputs shall not run any more; they have their outputs already."""
         call_id = call.record.call_id
-        if terminate_containers and self._node is not None:
+        if terminate_containers:
             prefix = f"in-{call_id[3:]}-"
             for container in list(self._containers.values()):
                 if any(running.startswith(prefix) for running in container.running):
@@ -255,7 +232,7 @@ class Fleet:
     def credit(self, an_input_id: str, count: int) -> None:
         """A generator's consumer took `count` values."""
         for container in self._containers.values():
-            if an_input_id in container.running and self._node is not None:
+            if an_input_id in container.running:
                 self._node.credit(container.container_id, an_input_id, count)
                 return
 
@@ -268,9 +245,7 @@ class Fleet:
     def open_line(self, container_id: str, message: OpenLine, connection: socket.socket) -> None:
         """Hand a client's connection to a container, if it is still there."""
         container = self._containers.get(container_id)
-        if container is None or self._node is None:
-            return
-        if container.may_have_lines and not container.is_stopping:
+        if container is not None and container.may_have_lines and not container.is_stopping:
             container.has_line = self._node.open_line(container_id, message, connection) or container.has_line
 
     def sent_directly(self, call: Call, container_id: str) -> None:
@@ -281,17 +256,15 @@ class Fleet:
             return
         # Had it ended in order, it would have told of the input.
         one = input_id(call.record.call_id, 0)
-        lost = self._lost_lines.get(container_id)
-        self._attempt_lost(call, 0, lost, lost.exit if lost is not None else None, container_id)
-        self._abandon_calls_of(one)
+        self._attempts.lost(one, container_id, self._direct_calls.lost_container(container_id))
+        self._attempts.abandon_calls_of(one)
 
     def _take(self, container: Container, calls: list[Call]) -> None:
         """The container has the inputs of these calls."""
         now = asyncio.get_running_loop().time()
         call_ids = [call.record.call_id for call in calls]
         ids = [input_id(call_id, 0) for call_id in call_ids]
-        container.running = {**dict.fromkeys(ids, now), **container.running}
-        container.function.running_inputs += len(ids)
+        container.took(ids, now)
         self.dispatch(events.InputsTaken(container.container_id, call_ids, ids))
         self._touch(container.function)
 
@@ -311,70 +284,31 @@ class Fleet:
         task.add_done_callback(self._starts.discard)
 
     async def _start_on_node(self, container: Container) -> None:
-        assert self._node is not None
         try:
             await self._node.start(spec_of(container, self._secrets, self._stop_grace))
-        except RuntimeFailure as error:
-            self._not_started(
-                container, ErrorInfo("InternalFailure", str(error)), isinstance(error, (MissingTool, BadImage))
-            )
-        except (NotFoundError, InvalidError) as error:  # a secret is gone, or has become too large
-            self._not_started(container, ErrorInfo(type(error).__name__, str(error)), True)
-        except Exception:
-            log.exception("container %s could not be started", container.container_id)
-            sentence = (
-                "The container could not be started because of an internal error; the server's log has the reason."
-            )
-            self._not_started(container, ErrorInfo("InternalFailure", sentence), False)
-
-    def _not_started(self, container: Container, error: ErrorInfo, final: bool) -> None:
-        container.said_why = True
-        self._note_failure(container, error, b"")
-        self.dispatch(events.StartFailed(container.container_id, error.message, final))
-        self.container_exited(container.container_id, ContainerExit(ExitCause.START_FAILED, detail=error.message))
-
-    def _note_failure(self, container: Container, error: ErrorInfo, payload: bytes) -> None:
-        """Keep why it could not start for the inputs that wait; what a replaced revision had is no news."""
-        if container.revision.revision_id == container.function.revision.revision_id:
-            container.function.start_failure = (error, payload)
-
-    def _note_success(self, container: Container) -> None:
-        if container.revision.revision_id == container.function.revision.revision_id:
-            container.function.start_failure = None
+        except Exception as error:
+            failure, is_final = start_failure(container, error)
+            container.could_not_start(failure)
+            self.dispatch(events.StartFailed(container.container_id, failure.message, is_final))
+            self.container_exited(container.container_id, ContainerExit(ExitCause.START_FAILED, detail=failure.message))
 
     def _stop(self, wanted: instructions.StopContainer) -> None:
-        assert self._node is not None
         container = self._containers.get(wanted.container_id)
         if container is not None:
             container.is_stopping = True
         self._node.stop(wanted.container_id, wanted.grace)
 
     def _push(self, wanted: instructions.PushInputs) -> None:
-        assert self._node is not None
         container = self._containers[wanted.container_id]
-        now = asyncio.get_running_loop().time()
-        message: list[RunInput] = []
-        bodies: list[bytes] = []
-        for one in wanted.input_ids:
-            call_id, index = locate(one)
-            call = self._calls.live(call_id)
-            payload = call.inputs.get(index) if call is not None else None
-            if call is None or payload is None:
-                # Cancelled a moment ago: the scheduler hears of it right after.
-                self.dispatch(events.InputsFinished(container.container_id, [one], 0.0))
-                continue
-            container.running[one] = now
-            message.append(
-                RunInput(one, call_id, len(payload.data), payload.blob, call.machine.retries(index), call.record.method)
-            )
-            bodies.append(payload.data)
-        container.function.running_inputs += len(message)
-        if message:
-            self._node.push(container.container_id, RunInputs(message), b"".join(bodies))
+        message, body, over = run_inputs(self._calls, wanted.input_ids)
+        if over:  # cancelled a moment ago: the scheduler hears of it right after
+            self.dispatch(events.InputsFinished(container.container_id, over, 0.0))
+        if message.inputs:
+            container.give([one.input_id for one in message.inputs], asyncio.get_running_loop().time())
+            self._node.push(container.container_id, message, body)
             self._touch(container.function)
 
     def _recall(self, wanted: instructions.RecallInputs) -> None:
-        assert self._node is not None
         self._node.recall(wanted.container_id, wanted.count)
 
     def _close_lines(self, wanted: instructions.CloseLines) -> None:
@@ -382,11 +316,10 @@ class Fleet:
         if container is None:
             return
         container.may_have_lines = False
-        if container.has_line and self._node is not None:
+        if container.has_line:
             self._node.close_lines(wanted.container_id)
 
     def _cancel(self, wanted: instructions.CancelInputs) -> None:
-        assert self._node is not None
         self._node.cancel(wanted.container_id, list(wanted.input_ids))
 
     def _report_pending(self, wanted: instructions.ReportPending) -> None:
@@ -396,50 +329,19 @@ class Fleet:
         function.pending_reason = wanted.reason
         app = self._apps.find(function.app_id)
         if wanted.reason and app is not None:
-            text = f"Function {function.title} waits: {wanted.reason}\n"
-            app.log.append(self._now(), LogStream.SYSTEM, text, function.function_id)
+            self._say(app, function, f"Function {function.title} waits: {wanted.reason}")
         self._touch(function)
 
     def _fail(self, wanted: instructions.FailInputs) -> None:
         """Inputs that no container will ever run."""
         function = self._functions.by_id.get(wanted.function_id)
-        failure = function.start_failure if function is not None and wanted.container_id else None
-        error, payload = failure or (ErrorInfo("ExecutionError", wanted.reason), b"")
-        status = Status.INIT_FAILURE
-        if function is not None and function.removed:
-            error, payload, status = ErrorInfo("NotFoundError", function.removed), b"", Status.TERMINATED
-        for one in wanted.input_ids:
-            call_id, index = locate(one)
-            call = self._calls.live(call_id)
-            if call is not None:
-                output = Output(index, status, len(payload), None, error, one)
-                self._calls.finish(call, index, output, payload)
+        self._attempts.refused(wanted.input_ids, function, wanted.reason, bool(wanted.container_id))
 
     def _orphaned(self, wanted: instructions.InputsOrphaned) -> None:
         """A container ended with inputs in it: those it had begun are decided one by one."""
         container = self._containers.get(wanted.container_id)
-        ended = container.exit if container is not None else None
         for one in wanted.begun:
-            call_id, index = locate(one)
-            call = self._calls.live(call_id)
-            if call is None or index not in call.inputs:
-                continue
-            self._attempt_lost(call, index, container, ended, wanted.container_id)
-
-    def _attempt_lost(
-        self, call: Call, index: int, container: Container | None, ended: ContainerExit | None, container_id: str
-    ) -> None:
-        """An input was in a container that is gone."""
-        one = input_id(call.record.call_id, index)
-        if container is not None and one in container.timed_out:
-            spec = container.revision.spec
-            sentence = timeout_sentence(label(spec.name, call.record.method), spec.timeout)
-            output = Output(index, Status.TIMEOUT, 0, None, ErrorInfo("FunctionTimeoutError", sentence), one)
-        else:
-            detail = ended.detail if ended is not None and ended.detail else "The container that ran it was lost."
-            output = Output(index, Status.INTERNAL_FAILURE, 0, None, ErrorInfo("ExecutionError", detail), one)
-        is_ours = container is None or container.is_stopping
-        self._attempt_failed(call, output, b"", None if is_ours else ended, container_id)
+            self._attempts.lost(one, wanted.container_id, container)
 
     def _wake_at(self, wanted: instructions.WakeAt) -> None:
         if self._wake is not None:
@@ -452,10 +354,7 @@ class Fleet:
         container = self._containers.get(container_id)
         if container is None:
             return
-        container.is_ready = True
-        self._note_success(container)
-        container.function.starting -= 1
-        container.function.running += 1
+        container.came_up()
         self._touch(container.function)
         self.dispatch(events.ContainerReady(container_id))
 
@@ -463,12 +362,10 @@ class Fleet:
         container = self._containers.get(container_id)
         if container is None:
             return
-        container.said_why = True
-        self._note_failure(container, error, payload)
+        container.could_not_start(error, payload)
         if not container.function.open_inputs:  # nobody else is told: it was to be kept warm
-            text = f"A container of {container.function.title} could not start: {error.message}\n"
-            function_id = container.function.function_id
-            container.app.log.append(self._now(), LogStream.SYSTEM, text, function_id, container_id)
+            text = f"A container of {container.function.title} could not start: {error.message}"
+            self._say(container.app, container.function, text, container_id)
         # User code that cannot be loaded fails the same way each time.
         self.dispatch(events.StartFailed(container_id, error.message, final=True))
 
@@ -502,30 +399,23 @@ class Fleet:
             else:
                 failed.append((call, output, data))
         function.running_inputs -= len(ended)
-        if direct and self._calls.problem() and self._node is not None:
+        if direct and self._calls.problem():
             self._node.close_lines(container_id)  # no calls are taken while they cannot be kept
         self.dispatch(events.InputsFinished(container_id, ended, seconds, direct))
         for call, output, data in failed:
-            self._attempt_failed(call, output, data, None, container_id)
+            self._attempts.failed(call, output, data, container_id)
         self._touch(function)
 
     def inputs_taken(self, container_id: str, message: Taken, body: memoryview | bytes) -> None:
         container = self._containers.get(container_id)
         if container is None:
             return
-        taken: list[Call] = []
-        offset = 0
-        for one in message.inputs:
-            data = bytes(body[offset : offset + one.size])
-            offset += one.size
-            if one.input_id in container.running:
-                continue  # its client told of it already
-            taken.append(self._direct_calls.begun(container.function, container.app, one, data))
+        taken = self._direct_calls.taken(container, message, body)
         if taken:
             self._take(container, taken)
         # A call that was cancelled meanwhile: the container did not know then which input was meant.
         over = [one.input_id for one in message.inputs if (call := self._calls.live(one.call_id)) and call.is_done]
-        if over and self._node is not None:
+        if over:
             self._node.cancel(container_id, over)
 
     def yielded(self, container_id: str, message: Yielded, body: memoryview | bytes) -> None:
@@ -533,19 +423,14 @@ class Fleet:
         if container is None or message.input_id not in container.running:
             return
         call = self._calls.live(locate(message.input_id)[0])
-        if call is None:
-            return
-        if call.values is None:
-            call.values = GeneratorValues()
-        call.values.append(Payload(bytes(body), message.blob))
+        if call is not None:
+            call.add_value(Payload(bytes(body), message.blob))
 
     def inputs_returned(self, container_id: str, input_ids: list[str]) -> None:
         container = self._containers.get(container_id)
         if container is None:
             return
-        mine = [one for one in input_ids if container.running.pop(one, None) is not None]
-        container.function.running_inputs -= len(mine)
-        self.dispatch(events.InputsReturned(container_id, mine))
+        self.dispatch(events.InputsReturned(container_id, container.gave_back(input_ids)))
 
     def container_leaving(self, container_id: str) -> None:
         self.dispatch(events.ContainerLeaving(container_id, self._stop_grace))
@@ -554,30 +439,20 @@ class Fleet:
         container = self._containers.get(container_id)
         if container is None:
             return
-        one = ""
-        if inputs_at_once(container.revision.spec.concurrency) == 1:
-            one = next(iter(container.running), "")
+        one = next(iter(container.running), "") if container.inputs_at_once == 1 else ""
         container.app.log.append(at, stream, text, container.function.function_id, container_id, one)
 
     def container_exited(self, container_id: str, exit: ContainerExit) -> None:
         container = self._containers.get(container_id)
         if container is None:
             return
-        container.exit = exit
         function = container.function
-        if container.is_ready:
-            function.running -= 1
-        else:
-            function.starting -= 1
-            if not container.said_why:
-                self._note_failure(container, ErrorInfo("ExecutionError", exit.detail), b"")
-        function.running_inputs -= len(container.running)
+        container.ended(exit)
         is_crash = exit.cause in (ExitCause.OUT_OF_MEMORY, ExitCause.EXITED, ExitCause.SIGNALED)
         if is_crash:
-            text = f"A container of {function.title} ended: {exit.detail}\n"
-            container.app.log.append(self._now(), LogStream.SYSTEM, text, function.function_id, container_id)
+            self._say(container.app, function, f"A container of {function.title} ended: {exit.detail}", container_id)
         for one in container.running:
-            self._abandon_calls_of(one)
+            self._attempts.abandon_calls_of(one)
         self.dispatch(events.ContainerExited(container_id, exit.detail, tuple(container.timed_out), is_crash))
         del self._containers[container_id]
         self.ended[container_id] = container.app.app_id
@@ -585,57 +460,14 @@ class Fleet:
             self.ended.popitem(last=False)
         container.app.wake()
         if container.has_line:
-            self._lost_lines[container_id] = container
-            if len(self._lost_lines) > _EXITS:
-                self._lost_lines.popitem(last=False)
+            self._direct_calls.remember(container)
         if not any(other.function is function for other in self._containers.values()):
             empty = self._empty.pop(function.function_id, None)
             if empty is not None:
                 empty.set()
         self._touch(function)
 
-    def _abandon_calls_of(self, an_input_id: str) -> None:
-        """The container of this input is gone: nobody waits for the calls it made; tried again, it makes them anew."""
-        for call in self._calls.awaited_by(an_input_id):
-            self._calls.abandon(call, Status.TERMINATED, CALLER_LOST)
-            self.drop_call(call)
-
-    # -- failed attempts ---------------------------------------------------------------------------------------
-
-    def _attempt_failed(
-        self, call: Call, output: Output, data: bytes, ended: ContainerExit | None, container_id: str
-    ) -> None:
-        """Try again, by the function's policy, or give the input this output."""
-        index = output.index
-        decision = call.machine.attempt_ended(index, _cause(output.status, ended))
-        # What a generator has yielded was delivered already: it must not yield it again.
-        if decision.retry and not (call.values is not None and call.values.total):
-            self.queue_inputs(call, [input_id(call.record.call_id, index)], decision.delay)
-        else:
-            self._calls.finish(call, index, output, data, container_id)
-
-    def _watch(self) -> None:
-        """Kill containers whose input runs past its timeout and did not end by itself."""
-        loop = asyncio.get_running_loop()
-        now = loop.time()
-        for container in self._containers.values():
-            if not container.running or container.timed_out or container.has_terminal:
-                container.begun = {}
-                continue
-            hung = self._hung(container, now)
-            if hung and self._node is not None:
-                container.timed_out.update(hung)
-                self._node.stop(container.container_id, 0.0)
-        self._watchdog = loop.call_later(_TIMEOUT_CHECK, self._watch)
-
-    def _hung(self, container: Container, now: float) -> list[str]:
-        """The inputs that have run for too long. A container runs its oldest; the others wait in it."""
-        spec = container.revision.spec
-        running = islice(container.running.items(), inputs_at_once(spec.concurrency))
-        # (Pushed later than it was seen: another attempt.)
-        container.begun = {one: max(container.begun.get(one, now), pushed) for one, pushed in running}
-        late = now - spec.timeout - spec.concurrency.batch_wait_ms / 1000 - _TIMEOUT_SLACK
-        return [one for one, begun in container.begun.items() if begun <= late]
+    # -- bookkeeping -------------------------------------------------------------------------------------------
 
     def input_finished(self, call: Call, index: int, finished: Finished) -> None:
         """Count a final output; `Calls` reports each."""
@@ -646,34 +478,12 @@ class Fleet:
             if finished.output.status is not Status.SUCCESS:
                 function.failed_inputs += 1
 
+    def _say(self, app: App, function: Function, line: str, container_id: str = "") -> None:
+        """Add a line of ours to what the app prints."""
+        app.log.append(self._now(), LogStream.SYSTEM, f"{line}\n", function.function_id, container_id)
+
     def _touch(self, function: Function | None) -> None:
         if function is not None:
             app = self._apps.find(function.app_id)
             if app is not None:
                 app.touch(function.function_id)
-
-
-def _cause(status: Status, ended: ContainerExit | None) -> Cause:
-    if status is Status.FAILURE:
-        return Cause.USER_FAILURE
-    if status is Status.TIMEOUT:
-        return Cause.TIMEOUT
-    if status is Status.TERMINATED:
-        return Cause.TERMINATED
-    if ended is not None and ended.cause is not ExitCause.STOPPED:
-        return Cause.CONTAINER_DIED
-    return Cause.INTERNAL_FAILURE
-
-
-def inputs_at_once(concurrency: Concurrency) -> int:
-    """How many inputs a container runs side by side, or together as a batch."""
-    return max(concurrency.max_concurrent_inputs, concurrency.batch_max_size)
-
-
-def label(name: str, method: str) -> str:
-    """What was called, for people: a function, or a method of a class."""
-    return f"{name}.{method}" if name and method else name or method
-
-
-def timeout_sentence(name: str, seconds: float) -> str:
-    return f"Function {name} ran longer than its timeout of {seconds:g} s. Raise `timeout` if it needs more time."

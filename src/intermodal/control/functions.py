@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from intermodal.model.container import BuiltImage
+from intermodal.scheduling import events
 from intermodal.store.interface import BindingRecord
 from modal._wire.messages.common import ErrorInfo, FileEntry
 from modal._wire.messages.function import FunctionSpec
@@ -96,6 +97,27 @@ class Functions:
 
     def remove(self, function_id: str) -> None:
         self.by_id.pop(function_id, None)
+
+
+def pool_added(function: Function) -> events.PoolAdded:
+    """What the scheduler is told of a function."""
+    spec = function.spec
+    return events.PoolAdded(
+        function.function_id,
+        function.app_id,
+        spec.name,
+        spec.resources,
+        spec.scaling,
+        spec.concurrency,
+        spec.cloud,
+        spec.regions,
+        function.revision.revision_id,
+    )
+
+
+def label(name: str, method: str) -> str:
+    """What was called, for people: a function, or a method of a class."""
+    return f"{name}.{method}" if name and method else name or method
 
 
 def merge_files(mounts: list[list[FileEntry]]) -> tuple[FileEntry, ...]:

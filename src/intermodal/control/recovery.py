@@ -6,9 +6,10 @@ import logging
 
 from intermodal.control.app_service import AppService
 from intermodal.control.apps import Apps
+from intermodal.control.attempts import CALLER_LOST
 from intermodal.control.calls import Calls, is_awaited
 from intermodal.control.class_service import ClassService
-from intermodal.control.fleet import CALLER_LOST, Fleet
+from intermodal.control.fleet import Fleet
 from intermodal.control.function_service import FunctionService
 from intermodal.control.functions import Functions
 from intermodal.control.secret_service import SecretService

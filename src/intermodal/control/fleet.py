@@ -284,6 +284,9 @@ class Fleet:
         task.add_done_callback(self._starts.discard)
 
     async def _start_on_node(self, container: Container) -> None:
+        if container.is_stopping:  # was told to before this task began: the node knew nothing of it then
+            self.container_exited(container.container_id, ContainerExit(ExitCause.STOPPED, detail="It was not started."))
+            return
         try:
             await self._node.start(spec_of(container, self._secrets, self._stop_grace))
         except Exception as error:

@@ -285,7 +285,9 @@ class Fleet:
 
     async def _start_on_node(self, container: Container) -> None:
         if container.is_stopping:  # was told to before this task began: the node knew nothing of it then
-            self.container_exited(container.container_id, ContainerExit(ExitCause.STOPPED, detail="It was not started."))
+            self.container_exited(
+                container.container_id, ContainerExit(ExitCause.STOPPED, detail="It was not started.")
+            )
             return
         try:
             await self._node.start(spec_of(container, self._secrets, self._stop_grace))
@@ -303,13 +305,14 @@ class Fleet:
 
     def _push(self, wanted: instructions.PushInputs) -> None:
         container = self._containers[wanted.container_id]
-        message, body, over = run_inputs(self._calls, wanted.input_ids)
+        frames, over = run_inputs(self._calls, wanted.input_ids)
         if over:  # cancelled a moment ago: the scheduler hears of it right after
             self.dispatch(events.InputsFinished(container.container_id, over, 0.0))
-        if message.inputs:
-            container.give([one.input_id for one in message.inputs], asyncio.get_running_loop().time())
+        now = asyncio.get_running_loop().time()
+        for message, body in frames:
+            container.give([one.input_id for one in message.inputs], now)
             self._node.push(container.container_id, message, body)
-            self._touch(container.function)
+        self._touch(container.function)
 
     def _recall(self, wanted: instructions.RecallInputs) -> None:
         self._node.recall(wanted.container_id, wanted.count)

@@ -33,6 +33,15 @@ async def meet_async(n: int) -> tuple[int, int, Any, Any]:
     return n, os.getpid(), modal.current_input_id(), modal.current_function_call_id()
 
 
+def size(data: bytes) -> int:
+    return len(data)
+
+
+@modal.batched(max_batch_size=24, wait_ms=20_000)
+def sizes(data: list[bytes]) -> list[int]:
+    return [len(one) for one in data]
+
+
 BOTH = pytest.mark.parametrize("function", [meet, meet_async], ids=["threads", "tasks"])
 
 
@@ -221,3 +230,11 @@ def test_a_sync_function_may_return_an_awaitable(app: modal.App) -> None:
     other = app.function(serialized=True)(awaitable)
     with app.run():
         assert (alone.remote(1), in_threads.remote(2), other.remote(3)) == (2, 4, 9)
+
+
+@pytest.mark.parametrize("function", [size, sizes], ids=["side by side", "batch"])
+def test_a_container_gets_inputs_at_once_that_are_large_together(app: modal.App, function: Any) -> None:
+    sized = app.function(serialized=True, allow_concurrent_inputs=1 if function is sizes else 24)(function)
+    data = b"x" * 1_900_000
+    with app.run():
+        assert list(sized.map([data] * 24)) == [len(data)] * 24

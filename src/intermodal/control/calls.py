@@ -66,6 +66,7 @@ class Call:
     output: Finished | None = None
     watchers: list[Callable[[int, Finished], None]] = field(default_factory=list)
     values: GeneratorValues | None = None  #: what it yielded, once it has
+    kept_bytes: int = 0  #: what it counts for since it ended; its values may still be read, and be let go
 
     @property
     def is_done(self) -> bool:
@@ -73,7 +74,9 @@ class Call:
         return self.machine.state is CallState.DONE
 
     def add_value(self, value: Payload) -> None:
-        """A generator has yielded this."""
+        """A generator has yielded this. After its end, as when it was cancelled, nobody wants it any more."""
+        if self.is_done:
+            return
         if self.values is None:
             self.values = GeneratorValues()
         self.values.append(value)
@@ -294,7 +297,8 @@ class Calls:
 
     def _keep_ended(self, call: Call) -> None:
         self._ended[call.record.call_id] = call
-        self._ended_bytes += _weight(call)
+        call.kept_bytes = _weight(call)
+        self._ended_bytes += call.kept_bytes
         while self._ended_bytes > self._keep:
             self._forget(next(iter(self._ended.values())))
 
@@ -305,7 +309,7 @@ class Calls:
 
     def _forget(self, call: Call) -> None:
         del self._ended[call.record.call_id]
-        self._ended_bytes -= _weight(call)
+        self._ended_bytes -= call.kept_bytes
         if self._by_key.get(call.record.key) is call:
             del self._by_key[call.record.key]
 

@@ -45,6 +45,7 @@ _FIRST_FRAME_LIMIT = 64 * 1024
 _READ_SIZE = 256 * 1024
 #: More than a socket holds; a hostile runner that closed one direction only could go on in the other.
 _DRAIN_READS = 32
+_LONGEST = 1e9  # seconds that an input may have run
 
 
 class LinkEvents(Protocol):
@@ -193,13 +194,15 @@ class RunnerLink:
         self._events.said_start_failed(message, body)
 
     def _outputs(self, message: Outputs, body: memoryview) -> None:
-        _check_sizes([one.size for one in message.outputs if one.blob is None], len(body))
+        _check_sizes([one.size for one in message.outputs], len(body))
         ids = [one.input_id for one in message.outputs]
         direct = {one.input_id for one in message.outputs if one.call_id and self._is_direct(one)}
         if len(set(ids)) != len(ids) or not self._held.issuperset(set(ids) - direct):
             raise WireError("it answers inputs that it does not hold")
         if any(one.status is Status.SUCCESS and one.error is not None for one in message.outputs):
             raise WireError("an output is both a success and an error")
+        if not all(0.0 <= one.seconds <= _LONGEST for one in message.outputs):
+            raise WireError("an output took a time that cannot be")  # the scheduler reckons with it
         self._held.difference_update(ids)
         self._events.said_outputs(message, body)
 
@@ -219,7 +222,7 @@ class RunnerLink:
         return is_first and len(one.call_id) == DIRECT_ID and one.call_id[:DIRECT_PREFIX] in self._prefixes
 
     def _yielded(self, message: Yielded, body: memoryview) -> None:
-        _check_sizes([message.size] if message.blob is None else [], len(body))
+        _check_sizes([message.size], len(body))
         if message.input_id not in self._held:
             raise WireError("it yields for an input that it does not hold")
         self._events.said_yielded(message, body)

@@ -4,6 +4,7 @@ import asyncio
 import struct
 from typing import Any
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -82,6 +83,31 @@ def test_a_conversation() -> None:
     say(link, HELLO)
     assert events.calls[-1] == "broke_protocol"
     assert len(events.calls) == 7
+
+
+BLOB = {"digest": "0" * 64, "size": 5}
+
+
+@pytest.mark.parametrize(
+    "lie", [{"seconds": -1.0}, {"seconds": 1e300}, {"size": 2, "blob": BLOB}, {"size": -1, "blob": BLOB}]
+)
+def test_an_output_that_cannot_be_is_refused(lie: dict[str, Any]) -> None:
+    link, events, _ = wired()
+    say(link, HELLO, {"t": "Ready"})
+    link.push(RunInputs([RunInput("in-1", "fc-1", 0)]), b"")
+    say(link, {"t": "Outputs", "outputs": [{"input_id": "in-1", "status": "success", "size": 0, **lie}]})
+    assert events.calls == ["said_hello", "said_ready", "broke_protocol"]
+
+
+@pytest.mark.parametrize("seconds", [b"NaN", b"Infinity"])
+def test_a_time_that_is_no_number_is_refused(seconds: bytes) -> None:
+    link, events, _ = wired()
+    say(link, HELLO, {"t": "Ready"})
+    link.push(RunInputs([RunInput("in-1", "fc-1", 0)]), b"")
+    said = {"t": "Outputs", "outputs": [{"input_id": "in-1", "status": "success", "size": 0, "seconds": 0.25}]}
+    head = bytes(frame(said)).replace(b"0.25", seconds)[4:]
+    link.receive(memoryview(struct.pack(">I", len(head)) + head))
+    assert events.calls == ["said_hello", "said_ready", "broke_protocol"]
 
 
 def test_a_runner_that_names_another_container_is_refused() -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from typing import Any, Union
 
@@ -126,6 +126,7 @@ class CallService:
             app = self._apps.find(line.app_id)
             if app is None or not app.is_open:
                 raise from_error_info(stopped_error(line.app_id, app.stop_reason if app is not None else None))
+            check_inputs([request.input], body)
             call = self._begin(ctx, CallKind.RUN, request, None, b"", request.call_id)
             self._calls.add_inputs(call, [replace(request.input, index=0)], body)
             self._functions.get(request.function_id).open_inputs += 1
@@ -202,6 +203,8 @@ class CallService:
         self, ctx: Context, kind: CallKind, request: _Request, first: Input | None, body: bytes, call_id: str = ""
     ) -> Call:
         """Make the call and, when it has just one input, queue that."""
+        if first is not None:  # before there is a call, which nobody would end
+            check_inputs([first], body)
         function_id, parent, method = request.function_id, request.parent_input_id, request.method
         function = self._usable(ctx, function_id, method)
         if kind is not CallKind.SPAWN:
@@ -229,12 +232,7 @@ class CallService:
         return function
 
     def _accept(self, function: Function, call: Call, batch: InputBatch, body: bytes) -> None:
-        for item in batch.inputs:
-            if item.size > INLINE_LIMIT or (item.blob is not None and item.blob.size > PAYLOAD_LIMIT):
-                raise RequestSizeError(
-                    f"An input of {max(item.size, item.blob.size if item.blob else 0)} bytes is over the limit "
-                    f"of {PAYLOAD_LIMIT >> 30} GiB; put large data in a Volume and pass its path."
-                )
+        """Queue inputs that were checked."""
         new = self._calls.add_inputs(call, batch.inputs, body)
         function.open_inputs += len(new)
         if new:
@@ -291,6 +289,7 @@ class CallService:
             async for batch, body in stream:
                 function = self._functions.get(call.record.function_id)
                 require_open(self._apps.get(function.app_id))
+                check_inputs(batch.inputs, body)
                 self._accept(function, call, batch, bytes(body))
                 if call.is_done:
                     outbox.ready.set()
@@ -354,6 +353,18 @@ class CallService:
                 await stream.send(GeneratorItem(output=call.output.output), call.output.data)
                 return
             await news.wait()
+
+
+def check_inputs(inputs: Sequence[Input], body: bytes | memoryview) -> None:
+    """Raise `RequestSizeError` when an input is too large, `InvalidError` when the body is not that of the inputs."""
+    for item in inputs:
+        if item.size > INLINE_LIMIT or (item.blob is not None and item.blob.size > PAYLOAD_LIMIT):
+            raise RequestSizeError(
+                f"An input of {max(item.size, item.blob.size if item.blob else 0)} bytes is over the limit "
+                f"of {PAYLOAD_LIMIT >> 30} GiB; put large data in a Volume and pass its path."
+            )
+    if sum(item.size for item in inputs) != len(body) or any(item.size < 0 or item.index < 0 for item in inputs):
+        raise InvalidError("The sizes of the inputs do not match the data sent with them.")
 
 
 def require_method(function: Function, method: str) -> None:

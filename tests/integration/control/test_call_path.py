@@ -25,6 +25,7 @@ from modal._wire.messages.app import (
     AppPublish,
     AppState,
     AppStop,
+    AppStopReason,
     LogStream,
 )
 from modal._wire.messages.call import (
@@ -33,6 +34,7 @@ from modal._wire.messages.call import (
     CALL_MAP,
     CALL_RUN,
     CALL_SPAWN,
+    INLINE_LIMIT,
     CallCancel,
     CallGet,
     CallMap,
@@ -52,7 +54,7 @@ from modal._wire.messages.function import (
     SourceKind,
 )
 from modal._wire.messages.image import IMAGE_BUILD, ImageLayer, ImageSpec, LayerKind
-from modal.exception import NotFoundError, TimeoutError
+from modal.exception import InvalidError, NotFoundError, RequestSizeError, TimeoutError
 
 PYTHON = f"{sys.version_info.major}.{sys.version_info.minor}"
 
@@ -271,6 +273,22 @@ async def test_an_app_stops_when_its_client_is_gone_for_good(settings: Settings,
             stopped = [event.stopped async for event, _ in watched if event.stopped]
         assert [reason.value for reason in stopped] == ["client_gone"]
         del events
+
+
+async def test_a_call_whose_input_is_refused_does_not_keep_its_app(settings: Settings, client: Client) -> None:
+    def work() -> None: ...
+
+    theirs = RpcClient(f"unix://{settings.socket}", session="se-theirs")
+    await theirs.open()
+    app, _ = await theirs.unary(APP_CREATE, AppCreate("theirs", "main", AppState.DETACHED))
+    function_id = await Client(theirs, client.image_id, app.app_id).function(work)
+    for sent in (Input(0, 10), Input(0, INLINE_LIMIT + 1)):
+        with pytest.raises((InvalidError, RequestSizeError)):
+            await theirs.unary(CALL_SPAWN, CallSpawn(function_id, sent), b"other")
+    async with client.rpc.stream(APP_EVENTS, AppEvents(app.app_id)) as events:
+        await theirs.close()
+        async with asyncio.timeout(10):
+            assert [event.stopped async for event, _ in events if event.stopped] == [AppStopReason.FINISHED]
 
 
 async def test_spawned_inputs_survive_a_restart_of_the_server(tmp_path: Path) -> None:

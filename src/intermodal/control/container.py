@@ -88,7 +88,8 @@ class Container:
             self.function.running -= 1
         else:
             self.function.starting -= 1
-            self.could_not_start(ErrorInfo("ExecutionError", exit.detail))
+            if not self.is_stopping:
+                self.could_not_start(ErrorInfo("ExecutionError", exit.detail))
         self.function.running_inputs -= len(self.running)
 
 

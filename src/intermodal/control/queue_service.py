@@ -441,24 +441,27 @@ class QueueService:
         now = self._now()
         for queue_id, queue in list(self._queues.items()):
             self._expire(queue)
-            for partition in list(queue.lines):
-                self._make_room(queue, partition)
-            self._give_slots(queue)
             if queue.used_at < now - _IDLE and not queue.lines:
                 del self._queues[queue_id]
 
     def _expire(self, queue: LiveQueue) -> None:
-        due = queue.state.expire(self._now())
+        """Clear all partitions whose time is over. Raises StoreError, with nothing changed."""
+        due = queue.state.due(self._now())
         if due:
-            self._store.write_now([QueueWrite(queue.queue_id, cleared=tuple(due))])
+            self._clear(queue, due)
 
     def _fresh(self, queue: LiveQueue, partition: str) -> None:
-        """Clear the partition if its time is over."""
+        """Clear the partition if its time is over. Raises StoreError, with nothing changed."""
         if 0.0 < queue.state.expires_at(partition) <= self._now():
+            self._clear(queue, [partition])
+
+    def _clear(self, queue: LiveQueue, partitions: list[str]) -> None:
+        self._store.write_now([QueueWrite(queue.queue_id, cleared=tuple(partitions))])
+        for partition in partitions:
             queue.state.clear(partition)
-            self._store.write_now([QueueWrite(queue.queue_id, cleared=(partition,))])
+        for partition in partitions:
             self._make_room(queue, partition)
-            self._give_slots(queue)
+        self._give_slots(queue)
 
     def _check(self, ctx: Context, queue_id: str, partition: str) -> None:
         self._named.require_object(ctx, ObjectKind.QUEUE, queue_id)

@@ -43,12 +43,9 @@ class QueueState:
         one.expires_at = expires_at
         self._number = max(self._number, item.number + 1)
 
-    def expire(self, now: float) -> list[str]:
-        """Clear the partitions whose time is over, and return them."""
-        due = [name for name, one in self._partitions.items() if one.expires_at <= now]
-        for name in due:
-            del self._partitions[name]
-        return due
+    def due(self, now: float) -> list[str]:
+        """The partitions whose time is over; they are to be cleared."""
+        return [name for name, one in self._partitions.items() if one.expires_at <= now]
 
     def has_slot(self) -> bool:
         """Whether one more partition can hold something."""

@@ -51,9 +51,17 @@ class LiveQueue:
     lines: dict[str, Line] = field(default_factory=dict)
     #: Partitions that hold nothing, where a put waits until there are fewer others.
     slotless: dict[str, None] = field(default_factory=dict)
+    timer: asyncio.TimerHandle | None = None  #: set while a put waits: partitions that expire make room
 
     def line(self, partition: str) -> Line:
         return self.lines.setdefault(partition, Line())
+
+    def next_expiry(self) -> float | None:
+        """When time next makes room for a put that waits; None: never."""
+        if self.slotless:  # any partition that becomes empty makes room for these
+            return self.state.next_expiry()
+        waited = (self.state.expires_at(partition) for partition, line in self.lines.items() if line.putters)
+        return min(waited, default=None)
 
 
 def check_put(request: QueuePut) -> None:
@@ -62,8 +70,8 @@ def check_put(request: QueuePut) -> None:
         raise InvalidError(f"A put adds 1 to {PARTITION_ITEMS} items to a queue, not {len(request.sizes)}.")
     if not 0 < request.ttl <= TTL_LIMIT:
         raise InvalidError(f"partition_ttl must be above 0 and at most {TTL_LIMIT} seconds, not {request.ttl:g}.")
-    if not 0 <= request.more <= PARTITION_ITEMS:
-        raise InvalidError(f"No {request.more} items can follow.")
+    if not 0 <= request.more <= PARTITION_ITEMS - len(request.sizes):
+        raise InvalidError(f"{len(request.sizes)} items and {request.more} more never fit in a partition.")
 
 
 def cut(sizes: list[int], body: bytes) -> list[bytes]:

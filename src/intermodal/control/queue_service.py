@@ -13,7 +13,7 @@ from intermodal.control.rpc import Context, Dispatcher, Principal, ServerStream
 from intermodal.control.rpc_replies import kept_reply
 from intermodal.machines.queue import Item, QueueState
 from intermodal.store.entries import QueueWrite, StoredItem
-from intermodal.store.interface import Store
+from intermodal.store.interface import Store, StoreError
 from modal._wire.messages.common import Empty
 from modal._wire.messages.named import ObjectKind
 from modal._wire.messages.queue import (
@@ -43,6 +43,7 @@ _SCAN_ITEMS = 200
 _IDLE = 3600.0  # seconds after which an unused queue leaves the memory
 _GIVEN = 20_000  # items that were given are remembered, so that they can be given back; of one get all
 _PUT = QueuePutDone(True)
+_RETRY = 1.0  # seconds until what has expired is cleared again that the store could not clear
 _RECHECK = 0.25  # seconds until an item that nobody can be given now is offered again
 
 
@@ -97,7 +98,7 @@ class QueueService:
         if not queue.state.length(request.partition):
             queue.slotless[request.partition] = None
         self._park(queue, waiter, QueuePutDone(False), lambda line: line.putters.remove(entry))
-        self._await_expiry(queue, waiter)
+        self._await_expiry(queue, queue.next_expiry())
         return waiter.done
 
     def _has_room(self, queue: LiveQueue, request: QueuePut) -> bool:
@@ -125,6 +126,8 @@ class QueueService:
         if large:
             self._drop_when_stored(large)
         line = queue.lines.get(partition)
+        if queue.slotless or (line is not None and line.putters):
+            self._await_expiry(queue, queue.state.expires_at(partition))  # it may be sooner than before
         if line is not None:
             for follower in line.followers:
                 follower.set()
@@ -258,24 +261,38 @@ class QueueService:
                     leave(line)
                 except ValueError:
                     pass  # it was called up
+                self._make_room(queue, partition)  # those behind it may want less
                 self._tidy(queue, partition)
 
         waiter.done.add_done_callback(left)
 
-    def _await_expiry(self, queue: LiveQueue, waiter: Waiter) -> None:
-        """Room comes when the partition's time is over, too."""
-        partition = waiter.request.partition
-        if waiter.done.done():
+    def _await_expiry(self, queue: LiveQueue, at: float | None) -> None:
+        """Clear what has expired at that time (None: never), if not sooner: it makes room for who waits."""
+        if at is None:
             return
-        self._fresh(queue, partition)
-        if not queue.state.length(partition):
-            return  # it waits for another partition to become empty
-        due = max(0.0, queue.state.expires_at(partition) - self._now()) + 0.01
-        timer = asyncio.get_running_loop().call_later(due, self._await_expiry, queue, waiter)
-        waiter.done.add_done_callback(lambda _: timer.cancel())
+        loop = asyncio.get_running_loop()
+        when = loop.time() + max(0.0, at - self._now()) + 0.01
+        if queue.timer is not None:
+            if queue.timer.when() <= when:
+                return
+            queue.timer.cancel()
+        queue.timer = loop.call_at(when, self._time_is_over, queue)
+
+    def _time_is_over(self, queue: LiveQueue) -> None:
+        queue.timer = None
+        if queue is not self._queues.get(queue.queue_id):
+            return
+        try:
+            self._expire(queue)
+        except StoreError:
+            self._await_expiry(queue, self._now() + _RETRY)
+            return
+        self._await_expiry(queue, queue.next_expiry())
 
     def _tidy(self, queue: LiveQueue, partition: str) -> None:
         line = queue.lines.get(partition)
+        if line is None or not line.putters:
+            queue.slotless.pop(partition, None)
         if line is not None and not (line.getters or line.putters or line.followers):
             del queue.lines[partition]
 

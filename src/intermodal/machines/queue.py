@@ -47,6 +47,10 @@ class QueueState:
         """The partitions whose time is over; they are to be cleared."""
         return [name for name, one in self._partitions.items() if one.expires_at <= now]
 
+    def next_expiry(self) -> float | None:
+        """When the time of the next partition is over; None when all are empty."""
+        return min((one.expires_at for one in self._partitions.values()), default=None)
+
     def has_slot(self) -> bool:
         """Whether one more partition can hold something."""
         return len(self._partitions) < PARTITIONS

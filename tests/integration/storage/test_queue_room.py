@@ -1,0 +1,106 @@
+"""Who waits for room gets in as soon as there is some, however it came."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+from queue_requests import QueueRequests, client_of, serving
+
+from intermodal.machines import queue as queue_machine
+from intermodal.store.failing import FailingStore
+from modal._wire.messages.queue import PARTITION_ITEMS, QUEUE_PUT, QueuePut
+from modal.exception import Error, InvalidError
+
+
+@pytest.fixture
+def store() -> FailingStore:
+    return FailingStore()
+
+
+@pytest.fixture
+async def url(tmp_path: Path, store: FailingStore) -> AsyncIterator[str]:
+    async with serving(tmp_path, store) as url:
+        yield url
+
+
+@pytest.fixture
+async def queue(url: str) -> AsyncIterator[QueueRequests]:
+    async with client_of(url) as one:
+        yield one
+
+
+async def soon(task: asyncio.Task[bool]) -> bool:
+    return await asyncio.wait_for(asyncio.shield(task), 10)
+
+
+@pytest.mark.parametrize("ends", ["in time", "cancelled", "disconnected"])
+async def test_one_that_gives_up_lets_those_behind_it_put(ends: str, url: str, queue: QueueRequests) -> None:
+    await queue.put(*[b""] * (PARTITION_ITEMS - 1))
+    async with client_of(url, "se-2") as other:
+        first = await other.begin_put(*[b"too many"] * 10, wait=0.3 if ends == "in time" else None)
+        behind = await queue.begin_put(b"fits", wait=None)
+        if ends == "in time":
+            assert not await soon(first)
+        elif ends == "cancelled":
+            first.cancel()
+        else:
+            await other.rpc.close()
+        assert await soon(behind)
+        with contextlib.suppress(Error, asyncio.CancelledError):
+            await first
+    assert await queue.len() == PARTITION_ITEMS
+
+
+async def test_who_waits_for_a_partition_gets_it_when_another_expires(
+    queue: QueueRequests, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(queue_machine, "PARTITIONS", 2)
+    await queue.put(b"a", partition="a", ttl=0.3)
+    await queue.put(b"b", partition="b", ttl=3600)
+    waiting = [await queue.begin_put(b"x", partition=name, wait=None) for name in "cd"]
+    assert await soon(waiting[0])
+    await queue.put(b"b", partition="b", ttl=0.3)  # expires sooner than was known when the other began to wait
+    assert await soon(waiting[1])
+    assert [await queue.len(partition=name) for name in "abcd"] == [0, 0, 1, 1]
+
+
+async def test_who_waits_gets_in_when_what_was_put_before_it_expires_sooner(queue: QueueRequests) -> None:
+    await queue.put(*[b""] * (PARTITION_ITEMS - 5), ttl=3600)
+    first = await queue.begin_put(*[b"x"] * 10, wait=None, ttl=0.3)
+    second = await queue.begin_put(b"in", wait=None)
+    await queue.get(5)
+    assert await soon(first)
+    assert await soon(second)
+    assert await queue.get(3) == [b"in"]
+
+
+async def test_who_waits_gets_in_though_the_disk_was_full_when_the_partition_expired(
+    queue: QueueRequests, store: FailingStore
+) -> None:
+    await queue.put(*[b""] * PARTITION_ITEMS, ttl=0.3)
+    waiting = await queue.begin_put(b"in", wait=None)
+    refused = asyncio.Event()
+    write_now = store.write_now
+
+    def watched(*args: object) -> None:
+        try:
+            write_now(*args)  # type: ignore[arg-type]
+        except Error:
+            refused.set()
+            raise
+
+    store.write_now = watched  # type: ignore[method-assign]
+    store.fail("the disk is full")
+    await asyncio.wait_for(refused.wait(), 10)
+    store.recover()
+    assert await soon(waiting)
+    assert await queue.get(3) == [b"in"]
+
+
+async def test_what_never_fits_is_refused(queue: QueueRequests) -> None:
+    with pytest.raises(InvalidError, match="never fit"):
+        await queue.rpc.unary(QUEUE_PUT, QueuePut(queue.queue_id, "", [0] * 3000, wait=0.0, more=3000))

@@ -87,9 +87,12 @@ class Taking:
         await self._take_more()
 
     async def _take_more(self) -> None:
-        """The rest of what was there: a reply has room for so much only."""
+        """The rest of what was there: a reply has room for so much only. If that fails, what was taken is all."""
         while self._has_more and (left := self._count - sum(len(values) for _, values in self._taken)):
-            if not await self._request(left, 0.0):
+            try:
+                if not await self._request(left, 0.0):
+                    return
+            except Exception:
                 return
 
     async def _request(self, count: int, wait: Optional[float]) -> bool:

@@ -12,7 +12,7 @@ import sys
 import textwrap
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +22,9 @@ from real_server import RealServer, until
 import modal
 from intermodal.control import queue_service
 from intermodal.machines import queue as queue_machine
+from intermodal.store.entries import QueueWrite
+from intermodal.store.interface import StoreError
+from intermodal.store.sql import SqlStore
 from modal._objects import client as client_module
 from modal._objects.taking import Taking
 from modal._serialization import deserialize
@@ -181,6 +184,31 @@ def test_large_items_are_taken_whole_after_a_restart(tmp_path: Path, monkeypatch
                 assert shared.get_many(100) == items
                 assert shared.len() == 0
             run(client_module._default._close())
+
+
+@pytest.mark.parametrize("is_async", [False, True])
+def test_what_was_taken_is_returned_though_the_rest_cannot_be_taken(
+    is_async: bool, shared: modal.Queue, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    items = [bytes([number]) * 250_000 for number in range(60)]
+    shared.put_many(items)
+    gets: list[int] = []
+    write_now = SqlStore.write_now
+
+    def fails_once(store: SqlStore, changes: Sequence[Any], reply: Any = None) -> None:
+        """The disk is full when a second part is taken."""
+        if isinstance(changes[0], QueueWrite) and changes[0].removed:
+            gets.append(len(changes[0].removed))
+            if len(gets) == 2:
+                raise StoreError("the disk is full")
+        write_now(store, changes, reply)
+
+    monkeypatch.setattr(SqlStore, "write_now", fails_once)
+    found = asyncio.run(shared.get_many.aio(100)) if is_async else shared.get_many(100)
+    assert 0 < len(found) < len(items)
+    assert len(gets) == 2
+    assert found + shared.get_many(100) == items
+    assert shared.len() == 0
 
 
 def test_many_large_items_are_added_all_or_not_at_all(shared: modal.Queue) -> None:

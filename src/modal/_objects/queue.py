@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 _PARTITION_BYTES = 64
 _BATCH_BYTES = 12 * 1024 * 1024  # of items put together
 _QUICK_BYTES = 256 * 1024  # of items put together without the loop
-_FOR_EVER = 1e9  # seconds
+_FOR_EVER = 1e9  # seconds; a longer timeout is none
 _NOT_CONSUMED = "The items of Queue.iterate were never asked for: iterate over them."
 
 
@@ -294,9 +294,12 @@ class Queue(Named):
 
         Args:
             partition: the partition; None: the default one.
-            item_poll_timeout: seconds to wait for another item after the last one.
+            item_poll_timeout: seconds to wait for another item after the last one; `math.inf`: for ever.
+
+        Raises:
+            InvalidError: `item_poll_timeout` is no number of seconds.
         """
-        scan = _Scan(self, _partition(partition), _wait(True, item_poll_timeout) or 0.0)
+        scan = _Scan(self, _partition(partition), _seconds(item_poll_timeout))
         try:
             while items := await on_loop(scan.next()):
                 for item in items:
@@ -328,9 +331,15 @@ def _wait(block: bool, timeout: Optional[float]) -> Optional[float]:
         return 0.0
     if timeout is None:
         return None
+    seconds = _seconds(timeout)
+    return seconds if seconds < _FOR_EVER else None
+
+
+def _seconds(timeout: Any) -> float:
+    """A timeout that was given, checked; at most `_FOR_EVER`."""
     if isinstance(timeout, bool) or not isinstance(timeout, (int, float)) or not timeout >= 0:
         raise InvalidError(f"A timeout is a number of seconds of 0 or more, not {timeout!r}.")
-    return float(timeout) if timeout < _FOR_EVER else None
+    return float(min(timeout, _FOR_EVER))
 
 
 def _nothing_in(timeout: Optional[float]) -> str:

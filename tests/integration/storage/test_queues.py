@@ -229,6 +229,24 @@ def test_iterate_waits_for_more(shared: modal.Queue) -> None:
     assert time.monotonic() - started >= 0.05
 
 
+@pytest.mark.parametrize("timeout", [float("inf"), 1e9, 1e12, 10**400])
+def test_iterate_may_wait_for_ever(timeout: float, shared: modal.Queue) -> None:
+    shared.put(1)
+    iterating = shared.iterate(item_poll_timeout=timeout)
+    assert next(iterating) == 1
+    with ThreadPoolExecutor(1) as pool:
+        waiting = pool.submit(next, iterating, "no more")
+        shared.put(2)
+        assert waiting.result(20) == 2
+
+
+@pytest.mark.parametrize("timeout", [None, -1, float("nan"), "1"])
+def test_iterate_refuses_what_is_no_time(timeout: Any, shared: modal.Queue) -> None:
+    shared.put(1)
+    with pytest.raises(InvalidError, match="timeout"):
+        next(iter(shared.iterate(item_poll_timeout=timeout)))
+
+
 def test_names(real_server: RealServer) -> None:
     with pytest.raises(NotFoundError, match="modal queue create nobody"):
         modal.Queue.lookup("nobody")

@@ -144,9 +144,10 @@ class Dict(Named):
             batches = _batches(rpc, _pickled(self._data))
             entries, body = await batches.__anext__()
             found, _ = await rpc.unary(NAMED_GET, replace(request, create_if_missing=True, entries=entries), body)
-            async for entries, body in batches:
-                if found.created:
+            if found.created:
+                async for entries, body in batches:
                     await rpc.unary(DICT_PUT, DictPut(found.object_id, entries), body)
+            await batches.aclose()
         return found.object_id
 
     # -- entries

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import random
 import threading
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +16,10 @@ from real_server import RealServer, until
 
 import modal
 from intermodal.store.sql import SqlStore
+from modal._serialization import serialize
 from modal._sync import run
+from modal._wire.client import RpcClient
+from modal._wire.messages.named import NAMED_GET
 from modal.exception import (
     DeserializationError,
     InvalidError,
@@ -483,3 +488,22 @@ def test_cancelled_pops_lose_nothing(count: int, size: int, seconds: float, shar
     assert 0 < len(popped) < count
     assert popped | left == set(range(count))
     assert not popped & left
+
+
+def test_nothing_is_sent_to_a_dict_that_another_client_made_first(
+    real_server: RealServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    value = b"of the one that was second" * 100_000  # large enough to be uploaded by itself
+    mine = modal.Dict.from_name("contested", {**dict.fromkeys(range(6_000)), "last": value}, create_if_missing=True)
+    unary = RpcClient.unary
+
+    async def beaten(rpc: RpcClient, method: Any, request: Any, body: Any = b"", **options: Any) -> Any:
+        if method is NAMED_GET:
+            await unary(rpc, NAMED_GET, replace(request, entries=[]))
+        return await unary(rpc, method, request, body, **options)
+
+    monkeypatch.setattr(RpcClient, "unary", beaten)
+    assert mine.len() == 0
+    blobs = real_server.settings.data_dir / "blobs"
+    assert hashlib.sha256(serialize(value)).hexdigest() not in {path.name for path in blobs.rglob("*")}
+    modal.Dict.delete("contested")

@@ -20,6 +20,8 @@ class Waiter:
     ctx: Context
     request: Any
     done: asyncio.Future[Any]
+    values: list[bytes] = field(default_factory=list)  #: to be put
+    reply: Any = None  #: when they are
 
 
 @dataclass(slots=True)
@@ -37,7 +39,7 @@ class Line:
     """Who waits at one partition."""
 
     getters: deque[Waiter] = field(default_factory=deque)
-    putters: deque[tuple[Waiter, list[bytes]]] = field(default_factory=deque)
+    putters: deque[Waiter] = field(default_factory=deque)
     followers: set[asyncio.Event] = field(default_factory=set)
 
 

@@ -42,7 +42,7 @@ _REPLY_BYTES = 8 * 1024 * 1024  # of items given at a time; the rest stays for t
 _SCAN_ITEMS = 200
 _IDLE = 3600.0  # seconds after which an unused queue leaves the memory
 _GIVEN = 20_000  # items that were given are remembered, so that they can be given back; of one get all
-_PUT = QueuePutDone(True)
+_PUT, _FULL = QueuePutDone(True), QueuePutDone(False)
 _RETRY = 1.0  # seconds until what has expired is cleared again that the store could not clear
 _RECHECK = 0.25  # seconds until an item that nobody can be given now is offered again
 
@@ -85,19 +85,21 @@ class QueueService:
         if queue is None:
             return self._again(self.put, ctx, request, body)
         check_put(request)
-        values = cut(request.sizes, body)
+        return self._put_in_turn(queue, ctx, request, cut(request.sizes, body), _PUT)
+
+    def _put_in_turn(self, queue: LiveQueue, ctx: Context, request: QueuePut, values: list[bytes], reply: Any) -> Any:
+        """Put values when there is room, and nobody before it waits for that. Returns the reply, or a future of it."""
         line = queue.lines.get(request.partition)
         if not (line is not None and line.putters) and self._has_room(queue, request):
-            self._put(queue, ctx, request, values)
-            return QueuePutDone(True)
+            self._put(queue, ctx, request, values, reply)
+            return reply
         if request.wait is not None and request.wait <= 0:
-            return QueuePutDone(False)
-        waiter = Waiter(ctx, request, asyncio.get_running_loop().create_future())
-        entry = (waiter, values)
-        queue.line(request.partition).putters.append(entry)
+            return _FULL
+        waiter = Waiter(ctx, request, asyncio.get_running_loop().create_future(), values, reply)
+        queue.line(request.partition).putters.append(waiter)
         if not queue.state.length(request.partition):
             queue.slotless[request.partition] = None
-        self._park(queue, waiter, QueuePutDone(False), lambda line: line.putters.remove(entry))
+        self._park(queue, waiter, _FULL, lambda line: line.putters.remove(waiter))
         self._await_expiry(queue, queue.next_expiry())
         return waiter.done
 
@@ -108,7 +110,7 @@ class QueueService:
         self._expire(queue)
         return queue.state.has_room(request.partition, count)
 
-    def _put(self, queue: LiveQueue, ctx: Context, request: QueuePut, values: list[bytes], reply: Any = _PUT) -> None:
+    def _put(self, queue: LiveQueue, ctx: Context, request: QueuePut, values: list[bytes], reply: Any) -> None:
         """Put values that there is room for. Raises StoreError, with nothing changed."""
         partition, before = request.partition, queue.state.expires_at(request.partition)
         expires_at = self._now() + request.ttl
@@ -159,26 +161,28 @@ class QueueService:
     def take_back(self, ctx: Context, request: QueueReturn, body: bytes) -> Any:
         """Put items where they were, which a get of this client was given and nobody has got.
 
-        If it is too long ago that they were taken, or the server was started since, they are put at the end.
+        If it is too long ago that they were taken, or the server was started since, they are put at the end, once there
+        is room.
         """
         queue = self._find(ctx, request.queue_id, request.partition)
         if queue is None:
             return self._again(self.take_back, ctx, request, body)
         partition, values = request.partition, cut(request.sizes, body)
-        given = self._forget((*(ctx.reply_key or ())[:2], request.key, QUEUE_GET.name))
+        key = (*(ctx.reply_key or ())[:2], request.key, QUEUE_GET.name)
+        given = self._given.get(key)
         count = len(values)
         at = (queue.queue_id, partition)
         if given is None or (given.queue_id, given.partition) != at or not 0 < count <= len(given.numbers):
             put = QueuePut(queue.queue_id, partition, request.sizes)
             check_put(put)
-            self._put(queue, ctx, put, values, Empty())
-            return Empty()
+            return self._put_in_turn(queue, ctx, put, values, Empty())
         expires_at = max(given.expires_at, queue.state.expires_at(partition))
         if expires_at <= self._now():
             return Empty()
         items = [Item(number, value, len(value)) for number, value in zip(given.numbers[-count:], values, strict=True)]
         puts = [StoredItem(partition, item.number, item.value, expires_at) for item in items]
         self._store.write_now([QueueWrite(queue.queue_id, puts=puts)], kept_reply(ctx, Empty()))
+        self._forget(key)
         queue.state.give_back(partition, items, expires_at)
         self._added(queue, partition, items)
         return Empty()
@@ -405,21 +409,21 @@ class QueueService:
         """Let those put who waited for room, in their order."""
         line = queue.lines.get(partition)
         while line is not None and line.putters:
-            waiter, values = line.putters[0]
+            waiter = line.putters[0]
             if waiter.done.done():
                 line.putters.popleft()
                 continue
-            if not queue.state.has_room(partition, len(values) + waiter.request.more):
+            if not queue.state.has_room(partition, len(waiter.values) + waiter.request.more):
                 if not queue.state.length(partition):
                     queue.slotless[partition] = None
                 return
             line.putters.popleft()
             try:
-                self._put(queue, waiter.ctx, waiter.request, values)
+                self._put(queue, waiter.ctx, waiter.request, waiter.values, waiter.reply)
             except Exception as error:
                 fail(waiter.done, error)
                 continue
-            answer(waiter.done, QueuePutDone(True))
+            answer(waiter.done, waiter.reply)
 
     async def _values(self, queue: LiveQueue, partition: str, items: list[Item]) -> list[bytes | None]:
         """The values of items; None for one that the store no longer has."""
@@ -440,7 +444,7 @@ class QueueService:
         queue.state.clear_all()
         gone = NotFoundError(f"The queue {object_id} was deleted.")
         for line in list(queue.lines.values()):
-            for waiter in [*line.getters, *(waiter for waiter, _ in line.putters)]:
+            for waiter in [*line.getters, *line.putters]:
                 fail(waiter.done, gone)
             for follower in line.followers:
                 follower.set()
@@ -449,7 +453,7 @@ class QueueService:
         """A client is gone for good: it waits no more."""
         for queue in self._queues.values():
             for line in list(queue.lines.values()):
-                for waiter in [*line.getters, *(waiter for waiter, _ in line.putters)]:
+                for waiter in [*line.getters, *line.putters]:
                     if waiter.ctx.session_id == session_id:
                         waiter.done.cancel()
 

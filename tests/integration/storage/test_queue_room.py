@@ -101,6 +101,17 @@ async def test_who_waits_gets_in_though_the_disk_was_full_when_the_partition_exp
     assert await queue.get(3) == [b"in"]
 
 
+async def test_what_is_given_back_too_late_waits_for_room(queue: QueueRequests) -> None:
+    await queue.put(*[b"x"] * PARTITION_ITEMS)
+    late = asyncio.create_task(queue.give_back("unknown", b"late"))
+    await asyncio.sleep(0)
+    assert await queue.len() == PARTITION_ITEMS
+    assert not late.done()
+    await queue.get()
+    await asyncio.wait_for(late, 10)
+    assert (await queue.get(PARTITION_ITEMS))[-1] == b"late"
+
+
 async def test_what_never_fits_is_refused(queue: QueueRequests) -> None:
     with pytest.raises(InvalidError, match="never fit"):
         await queue.rpc.unary(QUEUE_PUT, QueuePut(queue.queue_id, "", [0] * 3000, wait=0.0, more=3000))

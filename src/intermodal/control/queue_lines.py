@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -22,6 +23,16 @@ class Waiter:
     done: asyncio.Future[Any]
     values: list[bytes] = field(default_factory=list)  #: to be put
     reply: Any = None  #: when they are
+
+
+@dataclass(slots=True, eq=False)
+class Taken:
+    """Items that were taken for a get, which is not answered yet."""
+
+    partition: str
+    items: list[Item]
+    expires_at: float  #: when the partition was to be cleared
+    is_cleared: bool = False  #: it was, meanwhile: they are no items of the queue any more
 
 
 @dataclass(slots=True)
@@ -53,10 +64,24 @@ class LiveQueue:
     lines: dict[str, Line] = field(default_factory=dict)
     #: Partitions that hold nothing, where a put waits until there are fewer others.
     slotless: dict[str, None] = field(default_factory=dict)
+    taken: set[Taken] = field(default_factory=set)  #: whose values are being read
     timer: asyncio.TimerHandle | None = None  #: set while a put waits: partitions that expire make room
 
     def line(self, partition: str) -> Line:
         return self.lines.setdefault(partition, Line())
+
+    def clear(self, partitions: Iterable[str]) -> None:
+        """Empty these partitions."""
+        for partition in partitions:
+            self.state.clear(partition)
+            for taken in self.taken:
+                taken.is_cleared |= taken.partition == partition
+
+    def clear_all(self) -> None:
+        """Empty all partitions."""
+        self.state.clear_all()
+        for taken in self.taken:
+            taken.is_cleared = True
 
     def next_expiry(self) -> float | None:
         """When time next makes room for a put that waits; None: never."""

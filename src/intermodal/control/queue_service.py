@@ -8,7 +8,7 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 
 from intermodal.control.named_service import NamedService
-from intermodal.control.queue_lines import Given, Line, LiveQueue, Waiter, answer, check_put, cut, fail, resident
+from intermodal.control.queue_lines import Given, Line, LiveQueue, Taken, Waiter, answer, check_put, cut, fail, resident
 from intermodal.control.rpc import Context, Dispatcher, Principal, ServerStream
 from intermodal.control.rpc_replies import kept_reply
 from intermodal.machines.queue import Item, QueueState
@@ -144,12 +144,12 @@ class QueueService:
         if not 1 <= request.count <= PARTITION_ITEMS:
             raise InvalidError(f"A get takes 1 to {PARTITION_ITEMS} items of a queue, not {request.count}.")
         if queue.state.length(request.partition):
-            items, expires_at = self._take(queue, request)
-            values = resident(items)
+            taken = self._take(queue, request)
+            values = resident(taken.items)
             if values is not None:
-                return self._deliver(queue, ctx, request, items, values, expires_at)
+                return self._deliver(queue, ctx, request, taken, values)
             waiter = Waiter(ctx, request, asyncio.get_running_loop().create_future())
-            self._spawn(self._give_stored(queue, waiter, items, expires_at))
+            self._give_later(queue, waiter, taken)
             return waiter.done
         if request.wait is not None and request.wait <= 0:
             return QueueItems()
@@ -240,9 +240,9 @@ class QueueService:
         change = QueueWrite(queue.queue_id, cleared=gone, cleared_all=request.every)
         self._store.write_now([change], kept_reply(ctx, Empty()))
         if request.every:
-            queue.state.clear_all()
+            queue.clear_all()
         else:
-            queue.state.clear(request.partition)
+            queue.clear([request.partition])
         for partition in list(queue.lines) if request.every else [request.partition]:
             self._make_room(queue, partition)
         self._give_slots(queue)
@@ -320,65 +320,68 @@ class QueueService:
 
     def _give(self, queue: LiveQueue, waiter: Waiter) -> None:
         """Take items for a request and answer it."""
-        items, expires_at = self._take(queue, waiter.request)
-        values = resident(items)
+        taken = self._take(queue, waiter.request)
+        values = resident(taken.items)
         if values is not None:
-            self._answer(queue, waiter, items, values, expires_at)
+            self._answer(queue, waiter, taken, values)
         else:
-            self._spawn(self._give_stored(queue, waiter, items, expires_at))
+            self._give_later(queue, waiter, taken)
 
-    def _take(self, queue: LiveQueue, request: QueueGet) -> tuple[list[Item], float]:
-        """Items for a request, and when their partition expires."""
+    def _take(self, queue: LiveQueue, request: QueueGet) -> Taken:
+        """Items for a request."""
         expires_at = queue.state.expires_at(request.partition)
-        return queue.state.take(request.partition, request.count, _REPLY_BYTES), expires_at
+        return Taken(request.partition, queue.state.take(request.partition, request.count, _REPLY_BYTES), expires_at)
 
-    async def _give_stored(self, queue: LiveQueue, waiter: Waiter, items: list[Item], expires_at: float) -> None:
-        partition = waiter.request.partition
+    def _give_later(self, queue: LiveQueue, waiter: Waiter, taken: Taken) -> None:
+        """Answer a request once the values are read."""
+        queue.taken.add(taken)
+        self._spawn(self._give_stored(queue, waiter, taken))
+
+    async def _give_stored(self, queue: LiveQueue, waiter: Waiter, taken: Taken) -> None:
         try:
-            values = await self._values(queue, partition, items)
-            missing = any(value is None for value in values)
+            values = await self._values(queue, taken.partition, taken.items)
         except Exception as error:
-            queue.state.give_back(partition, items, expires_at)
             fail(waiter.done, error)
+            self._give_back(queue, taken)
             return
-        if missing or queue is not self._queues.get(queue.queue_id):  # cleared or deleted meanwhile
+        finally:
+            queue.taken.discard(taken)
+        if taken.is_cleared or any(value is None for value in values):
             answer(waiter.done, QueueItems())
         elif waiter.done.done():
-            queue.state.give_back(partition, items, expires_at)
-            self._offer(queue, partition)
+            self._give_back(queue, taken)
         else:
-            self._answer(queue, waiter, items, [value or b"" for value in values], expires_at)
+            self._answer(queue, waiter, taken, [value or b"" for value in values])
+            self._offer(queue, taken.partition)  # when the store refused that, they are there again
 
-    def _answer(
-        self, queue: LiveQueue, waiter: Waiter, items: list[Item], values: list[bytes], expires_at: float
-    ) -> None:
+    def _give_back(self, queue: LiveQueue, taken: Taken) -> None:
+        """Put items where they were, for who waits."""
+        if not taken.is_cleared:
+            queue.state.give_back(taken.partition, taken.items, taken.expires_at)
+            self._offer(queue, taken.partition)
+
+    def _answer(self, queue: LiveQueue, waiter: Waiter, taken: Taken, values: list[bytes]) -> None:
         try:
-            waiter.done.set_result(self._deliver(queue, waiter.ctx, waiter.request, items, values, expires_at))
+            waiter.done.set_result(self._deliver(queue, waiter.ctx, waiter.request, taken, values))
         except Exception as error:
             fail(waiter.done, error)
 
     def _deliver(
-        self,
-        queue: LiveQueue,
-        ctx: Context,
-        request: QueueGet,
-        items: list[Item],
-        values: list[bytes],
-        expires_at: float,
+        self, queue: LiveQueue, ctx: Context, request: QueueGet, taken: Taken, values: list[bytes]
     ) -> tuple[QueueItems, bytes]:
         """The reply that gives away items which were taken. Raises StoreError, after giving them back."""
-        partition = request.partition
+        partition, items = taken.partition, taken.items
         more = len(items) < request.count and queue.state.length(partition) > 0
         reply, body = QueueItems([len(value) for value in values], more), b"".join(values)
         change = QueueWrite(queue.queue_id, removed=[(partition, item.number) for item in items])
         try:
             self._store.write_now([change], kept_reply(ctx, reply, body))
         except Exception:
-            queue.state.give_back(partition, items, expires_at)
+            queue.state.give_back(partition, items, taken.expires_at)
             raise
         if ctx.reply_key is not None:
             numbers = [item.number for item in items]
-            self._remember(ctx.reply_key, Given(queue.queue_id, partition, numbers, expires_at))
+            self._remember(ctx.reply_key, Given(queue.queue_id, partition, numbers, taken.expires_at))
         if partition in queue.lines:
             self._make_room(queue, partition)
         if queue.slotless:
@@ -441,7 +444,7 @@ class QueueService:
         queue = self._queues.pop(object_id, None)
         if queue is None:
             return
-        queue.state.clear_all()
+        queue.clear_all()
         gone = NotFoundError(f"The queue {object_id} was deleted.")
         for line in list(queue.lines.values()):
             for waiter in [*line.getters, *line.putters]:
@@ -462,7 +465,7 @@ class QueueService:
         now = self._now()
         for queue_id, queue in list(self._queues.items()):
             self._expire(queue)
-            if queue.used_at < now - _IDLE and not queue.lines:
+            if queue.used_at < now - _IDLE and not queue.lines and not queue.taken:
                 del self._queues[queue_id]
 
     def _expire(self, queue: LiveQueue) -> None:
@@ -478,8 +481,7 @@ class QueueService:
 
     def _clear(self, queue: LiveQueue, partitions: list[str]) -> None:
         self._store.write_now([QueueWrite(queue.queue_id, cleared=tuple(partitions))])
-        for partition in partitions:
-            queue.state.clear(partition)
+        queue.clear(partitions)
         for partition in partitions:
             self._make_room(queue, partition)
         self._give_slots(queue)

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
 from typing import Any
 
 from intermodal.blobs.interface import BlobStore
 from intermodal.control.blob_service import check_digest
+from intermodal.control.loaded import RESIDENT, Loaded, drop_when_stored
 from intermodal.control.named_service import NamedService
 from intermodal.control.rpc import Context, Dispatcher, ServerStream
 from intermodal.control.rpc_replies import kept_reply
@@ -40,17 +39,9 @@ from modal._wire.messages.named import ObjectKind
 from modal.exception import InvalidError, NotFoundError, RequestSizeError
 
 _TTL = 30 * 24 * 3600.0  # seconds an entry lives from when it was last put
-RESIDENT = 8 * 1024  #: bytes of a value that stays in memory
 _PART_ENTRIES, _PART_BYTES = 1000, 1024 * 1024  # of a scan
-_IDLE = 3600.0  # seconds after which an unused dict leaves the memory
 
-
-@dataclass(slots=True)
-class _Dict:
-    """A dict in memory."""
-
-    entries: dict[bytes, StoredEntry] = field(default_factory=dict)
-    used_at: float = 0.0
+_Entries = dict[bytes, StoredEntry]  #: a dict in memory
 
 
 class DictService:
@@ -65,8 +56,7 @@ class DictService:
         self._named = named
         self._blobs = blobs
         self._now = now
-        self._dicts: dict[str, _Dict] = {}
-        self._loading: dict[str, asyncio.Task[_Dict]] = {}
+        self._loaded = Loaded(ObjectKind.DICT, named, self._read, now)
         named.holders[ObjectKind.DICT] = self
         named.make_beginning = lambda dict_id, entries, body: DictWrite(dict_id, puts=self._cut(entries, body))
 
@@ -82,9 +72,9 @@ class DictService:
     # -- requests ----------------------------------------------------------------------------------------------
 
     def get(self, ctx: Context, request: DictRef, body: bytes) -> Any:
-        found = self._find(ctx, request.dict_id)
+        found = self._loaded.find(ctx, request.dict_id)
         if found is None:
-            return self._again(self.get, ctx, request, body)
+            return self._loaded.again(request.dict_id, self.get, ctx, request, body)
         entry = self._live(found, body)
         if entry is None:
             return DictValue(False)
@@ -104,7 +94,7 @@ class DictService:
     async def _with_value(self, dict_id: str, key: bytes) -> tuple[StoredEntry, bytes] | None:
         """The entry of a key and its inline value, wherever that is. Raises `NotFoundError`: the dict was deleted."""
         while True:
-            entry = self._live(self._dicts.get(dict_id) or await self._load(dict_id), key)
+            entry = self._live(await self._loaded.load(dict_id), key)
             if entry is None:
                 return None
             if entry.value is not None or entry.blob_digest:
@@ -113,81 +103,80 @@ class DictService:
             if value is not None:
                 return entry, value
             # Removed meanwhile, or replaced by what is no inline value.
-            if self._live(self._dicts.get(dict_id) or await self._load(dict_id), key) is entry:
+            if self._live(await self._loaded.load(dict_id), key) is entry:
                 return None  # lost by the store: looking again would not end
 
     def contains(self, ctx: Context, request: DictRef, body: bytes) -> Any:
-        found = self._find(ctx, request.dict_id)
+        found = self._loaded.find(ctx, request.dict_id)
         if found is None:
-            return self._again(self.contains, ctx, request, body)
+            return self._loaded.again(request.dict_id, self.contains, ctx, request, body)
         return DictFound(self._live(found, body) is not None)
 
     def len(self, ctx: Context, request: DictRef, body: bytes) -> Any:
-        found = self._find(ctx, request.dict_id)
+        found = self._loaded.find(ctx, request.dict_id)
         if found is None:
-            return self._again(self.len, ctx, request, body)
-        return DictLength(len(found.entries))
+            return self._loaded.again(request.dict_id, self.len, ctx, request, body)
+        return DictLength(len(found))
 
     def put(self, ctx: Context, request: DictPut, body: bytes) -> Any:
-        found = self._find(ctx, request.dict_id)
+        found = self._loaded.find(ctx, request.dict_id)
         if found is None:
-            return self._again(self.put, ctx, request, body)
+            return self._loaded.again(request.dict_id, self.put, ctx, request, body)
         entries = self._cut(request.entries, body)
         if request.if_absent:
             entries = [entry for entry in entries if self._live(found, entry.key) is None]
         self._store.write_now([DictWrite(request.dict_id, puts=entries)], kept_reply(ctx, Empty()))
         large = []
         for entry in entries:
-            found.entries[entry.key] = entry
+            found[entry.key] = entry
             if entry.value is not None and len(entry.value) > RESIDENT:
                 large.append(entry)
         if large:
-            self._drop_when_stored(large)
+            drop_when_stored(self._store, large)
         return Empty()
 
     def pop(self, ctx: Context, request: DictPop, body: bytes) -> Any:
-        found = self._find(ctx, request.dict_id)
+        found = self._loaded.find(ctx, request.dict_id)
         if found is None:
-            return self._again(self.pop, ctx, request, body)
+            return self._loaded.again(request.dict_id, self.pop, ctx, request, body)
         entry = self._live(found, body)
         if request.value and entry is not None and entry.value is None and not entry.blob_digest:
             return self._pop_stored(ctx, request, found, entry)
         return self._pop(ctx, request, found, entry, entry.value if entry is not None else None)
 
-    async def _pop_stored(self, ctx: Context, request: DictPop, found: _Dict, entry: StoredEntry) -> Any:
+    async def _pop_stored(self, ctx: Context, request: DictPop, found: _Entries, entry: StoredEntry) -> Any:
         value = await self._store.dict_value(request.dict_id, entry.key)
-        if self._dicts.get(request.dict_id) is not found or self._live(found, entry.key) is not entry:
+        if not self._loaded.is_current(request.dict_id, found) or self._live(found, entry.key) is not entry:
             # Somebody else was quicker.
-            again = self.pop(ctx, request, entry.key)
-            return await again if asyncio.iscoroutine(again) else again
+            return await self._loaded.again(request.dict_id, self.pop, ctx, request, entry.key)
         return self._pop(ctx, request, found, entry, value)
 
     def _pop(
-        self, ctx: Context, request: DictPop, found: _Dict, entry: StoredEntry | None, value: bytes | None
+        self, ctx: Context, request: DictPop, found: _Entries, entry: StoredEntry | None, value: bytes | None
     ) -> tuple[DictValue, bytes]:
         if entry is None:
             return DictValue(False), b""
         reply, body = (DictValue(True, _blob_of(entry)), value or b"") if request.value else (DictValue(True), b"")
         change = DictWrite(request.dict_id, removed=[entry.key])
         self._store.write_now([change], kept_reply(ctx, reply, body))
-        del found.entries[entry.key]
+        del found[entry.key]
         return reply, body
 
     def clear(self, ctx: Context, request: DictRef, body: bytes) -> Any:
-        found = self._find(ctx, request.dict_id)
+        found = self._loaded.find(ctx, request.dict_id)
         if found is None:
-            return self._again(self.clear, ctx, request, body)
+            return self._loaded.again(request.dict_id, self.clear, ctx, request, body)
         self._store.write_now([DictWrite(request.dict_id, cleared=True)], kept_reply(ctx, Empty()))
-        found.entries = {}
+        found.clear()
         return Empty()
 
     async def scan(self, ctx: Context, request: DictScan, body: bytes, stream: ServerStream[Any, Any]) -> None:
         self._named.require_object(ctx, ObjectKind.DICT, request.dict_id)
-        found = await self._load(request.dict_id)
+        found = await self._loaded.load(request.dict_id)
         part: list[DictEntry] = []
         data: list[bytes] = []
         size = 0
-        for key in list(found.entries):
+        for key in list(found):
             if request.values:
                 current = await self._with_value(request.dict_id, key)
                 if current is None:
@@ -212,52 +201,22 @@ class DictService:
         return  # it is read when it is first used
 
     def deleted(self, object_id: str) -> None:
-        self._dicts.pop(object_id, None)
+        self._loaded.forget(object_id)
 
     async def expire(self) -> None:
         """Delete entries that are too old; let go of dicts that nobody uses. Raises StoreError."""
         now = self._now()
         await self._store.expire_entries(now)
-        for dict_id, one in list(self._dicts.items()):
-            for key in [key for key, entry in one.entries.items() if entry.expires_at <= now]:
-                del one.entries[key]
-            if one.used_at < now - _IDLE:
-                del self._dicts[dict_id]
+        for found in self._loaded:
+            for key in [key for key, entry in found.items() if entry.expires_at <= now]:
+                del found[key]
+        self._loaded.forget_idle()
 
-    def _find(self, ctx: Context, dict_id: str) -> _Dict | None:
-        """The dict, if it is in memory. Raises `NotFoundError` and `AuthError`."""
-        self._named.require_object(ctx, ObjectKind.DICT, dict_id)
-        found = self._dicts.get(dict_id)
-        if found is not None:
-            found.used_at = self._now()
-        return found
+    async def _read(self, dict_id: str) -> _Entries:
+        return {entry.key: entry for entry in await self._store.dict_entries(dict_id, RESIDENT)}
 
-    async def _again(
-        self, handler: Callable[[Context, Any, bytes], Any], ctx: Context, request: Any, body: bytes
-    ) -> Any:
-        await self._load(request.dict_id)
-        result = handler(ctx, request, body)
-        return await result if asyncio.iscoroutine(result) else result
-
-    async def _load(self, dict_id: str) -> _Dict:
-        found = self._dicts.get(dict_id)
-        if found is None:
-            task = self._loading.get(dict_id)
-            if task is None:
-                task = self._loading[dict_id] = asyncio.create_task(self._read(dict_id))
-                task.add_done_callback(lambda _: self._loading.pop(dict_id, None))
-            found = await asyncio.shield(task)
-        return found
-
-    async def _read(self, dict_id: str) -> _Dict:
-        entries = await self._store.dict_entries(dict_id, RESIDENT)
-        if not self._named.exists(dict_id):
-            raise NotFoundError(f"The dict {dict_id} was deleted.")
-        found = self._dicts[dict_id] = _Dict({entry.key: entry for entry in entries}, self._now())
-        return found
-
-    def _live(self, found: _Dict, key: bytes) -> StoredEntry | None:
-        entry = found.entries.get(key)
+    def _live(self, found: _Entries, key: bytes) -> StoredEntry | None:
+        entry = found.get(key)
         return entry if entry is not None and entry.expires_at > self._now() else None
 
     def _cut(self, records: Sequence[DictEntry], body: bytes) -> list[StoredEntry]:
@@ -284,17 +243,6 @@ class DictService:
         if at != len(body):
             raise InvalidError("A dict's keys and values do not add up to what was sent.")
         return entries
-
-    def _drop_when_stored(self, entries: list[StoredEntry]) -> None:
-        """Large values leave the memory once the store can give them back."""
-        stored = asyncio.ensure_future(self._store.write([]))
-
-        def drop(done: asyncio.Future[None]) -> None:
-            if not done.cancelled() and done.exception() is None:
-                for entry in entries:
-                    entry.value = None
-
-        stored.add_done_callback(drop)
 
 
 def _blob_of(entry: StoredEntry) -> BlobRef | None:

@@ -10,7 +10,7 @@ from typing import Any
 
 from intermodal.control.rpc import Context
 from intermodal.machines.queue import Item, QueueState
-from modal._wire.messages.queue import ITEM_LIMIT, PARTITION_ITEMS, TTL_LIMIT, QueuePut
+from modal._wire.messages.queue import ITEM_LIMIT, PARTITION_BYTES, PARTITION_ITEMS, TTL_LIMIT, QueuePut
 from modal.exception import InvalidError, RequestSizeError
 
 
@@ -36,16 +36,6 @@ class Taken:
 
 
 @dataclass(slots=True)
-class Given:
-    """What a get was given."""
-
-    queue_id: str
-    partition: str
-    numbers: list[int]
-    expires_at: float
-
-
-@dataclass(slots=True)
 class Line:
     """Who waits at one partition."""
 
@@ -60,7 +50,6 @@ class LiveQueue:
 
     queue_id: str
     state: QueueState
-    used_at: float
     lines: dict[str, Line] = field(default_factory=dict)
     #: Partitions that hold nothing, where a put waits until there are fewer others.
     slotless: dict[str, None] = field(default_factory=dict)
@@ -69,6 +58,18 @@ class LiveQueue:
 
     def line(self, partition: str) -> Line:
         return self.lines.setdefault(partition, Line())
+
+    def tidy(self, partition: str) -> None:
+        """Forget a line in which nobody waits."""
+        line = self.lines.get(partition)
+        if line is None or not line.putters:
+            self.slotless.pop(partition, None)
+        if line is not None and not (line.getters or line.putters or line.followers):
+            del self.lines[partition]
+
+    def waiters(self) -> list[Waiter]:
+        """Everyone who waits, for items or for room."""
+        return [waiter for line in self.lines.values() for waiter in (*line.getters, *line.putters)]
 
     def clear(self, partitions: Iterable[str]) -> None:
         """Empty these partitions."""
@@ -89,6 +90,12 @@ class LiveQueue:
             return self.state.next_expiry()
         waited = (self.state.expires_at(partition) for partition, line in self.lines.items() if line.putters)
         return min(waited, default=None)
+
+
+def check_partition(partition: str) -> None:
+    """Raise `InvalidError` for what is no partition."""
+    if partition and (len(partition.encode()) > PARTITION_BYTES or "\0" in partition):
+        raise InvalidError(f"A partition key has 1 to {PARTITION_BYTES} bytes and no zero byte.")
 
 
 def check_put(request: QueuePut) -> None:

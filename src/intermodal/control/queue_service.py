@@ -3,12 +3,24 @@
 from __future__ import annotations
 
 import asyncio
-from collections import OrderedDict
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from typing import Any
 
+from intermodal.control.given_items import Given, GivenItems
+from intermodal.control.loaded import RESIDENT, Loaded, drop_when_stored
 from intermodal.control.named_service import NamedService
-from intermodal.control.queue_lines import Given, Line, LiveQueue, Taken, Waiter, answer, check_put, cut, fail, resident
+from intermodal.control.queue_lines import (
+    Line,
+    LiveQueue,
+    Taken,
+    Waiter,
+    answer,
+    check_partition,
+    check_put,
+    cut,
+    fail,
+    resident,
+)
 from intermodal.control.rpc import Context, Dispatcher, Principal, ServerStream
 from intermodal.control.rpc_replies import kept_reply
 from intermodal.machines.queue import Item, QueueState
@@ -36,12 +48,8 @@ from modal._wire.messages.queue import (
 )
 from modal.exception import InvalidError, NotFoundError
 
-RESIDENT = 8 * 1024  #: bytes of an item that stays in memory
-_PARTITION_BYTES = 64
 _REPLY_BYTES = 8 * 1024 * 1024  # of items given at a time; the rest stays for the next one
 _SCAN_ITEMS = 200
-_IDLE = 3600.0  # seconds after which an unused queue leaves the memory
-_GIVEN = 20_000  # items that were given are remembered, so that they can be given back; of one get all
 _PUT, _FULL = QueuePutDone(True), QueuePutDone(False)
 _RETRY = 1.0  # seconds until what has expired is cleared again that the store could not clear
 _RECHECK = 0.25  # seconds until an item that nobody can be given now is offered again
@@ -62,11 +70,9 @@ class QueueService:
         self._named = named
         self._is_connected = is_connected
         self._now = now
-        self._queues: dict[str, LiveQueue] = {}
-        self._loading: dict[str, asyncio.Task[LiveQueue]] = {}
+        self._loaded = Loaded(ObjectKind.QUEUE, named, self._read, now)
         self._tasks: set[asyncio.Future[Any]] = set()
-        self._given: OrderedDict[tuple[object, ...], Given] = OrderedDict()  # by the reply key, latest last
-        self._given_items = 0
+        self._given = GivenItems()
         named.holders[ObjectKind.QUEUE] = self
 
     def register(self, dispatcher: Dispatcher) -> None:
@@ -83,7 +89,7 @@ class QueueService:
     def put(self, ctx: Context, request: QueuePut, body: bytes) -> Any:
         queue = self._find(ctx, request.queue_id, request.partition)
         if queue is None:
-            return self._again(self.put, ctx, request, body)
+            return self._loaded.again(request.queue_id, self.put, ctx, request, body)
         check_put(request)
         return self._put_in_turn(queue, ctx, request, cut(request.sizes, body), _PUT)
 
@@ -126,7 +132,7 @@ class QueueService:
     def _added(self, queue: LiveQueue, partition: str, items: list[Item]) -> None:
         large = [item for item in items if item.size > RESIDENT]
         if large:
-            self._drop_when_stored(large)
+            drop_when_stored(self._store, large)
         line = queue.lines.get(partition)
         if queue.slotless or (line is not None and line.putters):
             self._await_expiry(queue, queue.state.expires_at(partition))  # it may be sooner than before
@@ -138,7 +144,7 @@ class QueueService:
     def get(self, ctx: Context, request: QueueGet, body: bytes) -> Any:
         queue = self._find(ctx, request.queue_id, request.partition)
         if queue is None:
-            return self._again(self.get, ctx, request, body)
+            return self._loaded.again(request.queue_id, self.get, ctx, request, body)
         if not request.count:
             return QueueItems()
         if not 1 <= request.count <= PARTITION_ITEMS:
@@ -166,13 +172,12 @@ class QueueService:
         """
         queue = self._find(ctx, request.queue_id, request.partition)
         if queue is None:
-            return self._again(self.take_back, ctx, request, body)
+            return self._loaded.again(request.queue_id, self.take_back, ctx, request, body)
         partition, values = request.partition, cut(request.sizes, body)
         key = (*(ctx.reply_key or ())[:2], request.key, QUEUE_GET.name)
-        given = self._given.get(key)
         count = len(values)
-        at = (queue.queue_id, partition)
-        if given is None or (given.queue_id, given.partition) != at or not 0 < count <= len(given.numbers):
+        given = self._given.find(key, queue.queue_id, partition, count)
+        if given is None:
             put = QueuePut(queue.queue_id, partition, request.sizes)
             check_put(put)
             return self._put_in_turn(queue, ctx, put, values, Empty())
@@ -182,14 +187,15 @@ class QueueService:
         items = [Item(number, value, len(value)) for number, value in zip(given.numbers[-count:], values, strict=True)]
         puts = [StoredItem(partition, item.number, item.value, expires_at) for item in items]
         self._store.write_now([QueueWrite(queue.queue_id, puts=puts)], kept_reply(ctx, Empty()))
-        self._forget(key)
+        self._given.forget(key)
         queue.state.give_back(partition, items, expires_at)
         self._added(queue, partition, items)
         return Empty()
 
     async def scan(self, ctx: Context, request: QueueScan, body: bytes, stream: ServerStream[Any, Any]) -> None:
-        self._check(ctx, request.queue_id, request.partition)
-        queue = await self._load(request.queue_id)
+        self._named.require_object(ctx, ObjectKind.QUEUE, request.queue_id)
+        check_partition(request.partition)
+        queue = await self._loaded.load(request.queue_id)
         arrived, last = asyncio.Event(), request.after
         line = queue.line(request.partition)
         line.followers.add(arrived)
@@ -206,11 +212,11 @@ class QueueService:
                     await asyncio.wait_for(arrived.wait(), request.wait)
                 except asyncio.TimeoutError:
                     return
-                if queue is not self._queues.get(queue.queue_id):
+                if not self._loaded.is_current(queue.queue_id, queue):
                     raise NotFoundError(f"The queue {queue.queue_id} was deleted.")
         finally:
             line.followers.discard(arrived)
-            self._tidy(queue, request.partition)
+            queue.tidy(request.partition)
 
     async def _send(self, queue: LiveQueue, partition: str, items: list[Item], stream: ServerStream[Any, Any]) -> None:
         part: list[bytes] = []
@@ -226,7 +232,7 @@ class QueueService:
     def len(self, ctx: Context, request: QueueSelect, body: bytes) -> Any:
         queue = self._find(ctx, request.queue_id, request.partition)
         if queue is None:
-            return self._again(self.len, ctx, request, body)
+            return self._loaded.again(request.queue_id, self.len, ctx, request, body)
         if not request.every:
             return QueueLength(queue.state.length(request.partition))
         self._expire(queue)
@@ -235,7 +241,7 @@ class QueueService:
     def clear(self, ctx: Context, request: QueueSelect, body: bytes) -> Any:
         queue = self._find(ctx, request.queue_id, request.partition)
         if queue is None:
-            return self._again(self.clear, ctx, request, body)
+            return self._loaded.again(request.queue_id, self.clear, ctx, request, body)
         gone = () if request.every else (request.partition,)
         change = QueueWrite(queue.queue_id, cleared=gone, cleared_all=request.every)
         self._store.write_now([change], kept_reply(ctx, Empty()))
@@ -266,7 +272,7 @@ class QueueService:
                 except ValueError:
                     pass  # it was called up
                 self._make_room(queue, partition)  # those behind it may want less
-                self._tidy(queue, partition)
+                queue.tidy(partition)
 
         waiter.done.add_done_callback(left)
 
@@ -284,7 +290,7 @@ class QueueService:
 
     def _time_is_over(self, queue: LiveQueue) -> None:
         queue.timer = None
-        if queue is not self._queues.get(queue.queue_id):
+        if not self._loaded.is_current(queue.queue_id, queue):
             return
         try:
             self._expire(queue)
@@ -292,13 +298,6 @@ class QueueService:
             self._await_expiry(queue, self._now() + _RETRY)
             return
         self._await_expiry(queue, queue.next_expiry())
-
-    def _tidy(self, queue: LiveQueue, partition: str) -> None:
-        line = queue.lines.get(partition)
-        if line is None or not line.putters:
-            queue.slotless.pop(partition, None)
-        if line is not None and not (line.getters or line.putters or line.followers):
-            del queue.lines[partition]
 
     def _offer(self, queue: LiveQueue, partition: str) -> None:
         """Give what is there to those who wait for it, in their order, as far as they are connected."""
@@ -381,25 +380,12 @@ class QueueService:
             raise
         if ctx.reply_key is not None:
             numbers = [item.number for item in items]
-            self._remember(ctx.reply_key, Given(queue.queue_id, partition, numbers, taken.expires_at))
+            self._given.remember(ctx.reply_key, Given(queue.queue_id, partition, numbers, taken.expires_at))
         if partition in queue.lines:
             self._make_room(queue, partition)
         if queue.slotless:
             self._give_slots(queue)
         return reply, body
-
-    def _remember(self, key: tuple[object, ...], given: Given) -> None:
-        """What a get was given, until enough was given since."""
-        self._given[key] = given
-        self._given_items += len(given.numbers)
-        while self._given_items > _GIVEN and len(self._given) > 1:
-            self._given_items -= len(self._given.popitem(last=False)[1].numbers)
-
-    def _forget(self, key: tuple[object, ...]) -> Given | None:
-        given = self._given.pop(key, None)
-        if given is not None:
-            self._given_items -= len(given.numbers)
-        return given
 
     def _give_slots(self, queue: LiveQueue) -> None:
         """Let those put who waited until fewer partitions hold something."""
@@ -441,32 +427,29 @@ class QueueService:
         return  # it is read when it is first used
 
     def deleted(self, object_id: str) -> None:
-        queue = self._queues.pop(object_id, None)
+        queue = self._loaded.forget(object_id)
         if queue is None:
             return
         queue.clear_all()
         gone = NotFoundError(f"The queue {object_id} was deleted.")
-        for line in list(queue.lines.values()):
-            for waiter in [*line.getters, *line.putters]:
-                fail(waiter.done, gone)
+        for waiter in queue.waiters():
+            fail(waiter.done, gone)
+        for line in queue.lines.values():
             for follower in line.followers:
                 follower.set()
 
     def session_closed(self, session_id: str, principal: Principal) -> None:
         """A client is gone for good: it waits no more."""
-        for queue in self._queues.values():
-            for line in list(queue.lines.values()):
-                for waiter in [*line.getters, *line.putters]:
-                    if waiter.ctx.session_id == session_id:
-                        waiter.done.cancel()
+        for queue in self._loaded:
+            for waiter in queue.waiters():
+                if waiter.ctx.session_id == session_id:
+                    waiter.done.cancel()
 
     async def expire(self) -> None:
-        """Clear partitions whose time is over; let go of queues that nobody uses."""
-        now = self._now()
-        for queue_id, queue in list(self._queues.items()):
+        """Clear partitions whose time is over; let go of queues that nobody uses. Raises StoreError."""
+        for queue in self._loaded:
             self._expire(queue)
-            if queue.used_at < now - _IDLE and not queue.lines and not queue.taken:
-                del self._queues[queue_id]
+        self._loaded.forget_idle(lambda queue: not queue.lines and not queue.taken)
 
     def _expire(self, queue: LiveQueue) -> None:
         """Clear all partitions whose time is over. Raises StoreError, with nothing changed."""
@@ -486,57 +469,21 @@ class QueueService:
             self._make_room(queue, partition)
         self._give_slots(queue)
 
-    def _check(self, ctx: Context, queue_id: str, partition: str) -> None:
-        self._named.require_object(ctx, ObjectKind.QUEUE, queue_id)
-        if partition and (len(partition.encode()) > _PARTITION_BYTES or "\0" in partition):
-            raise InvalidError(f"A partition key has 1 to {_PARTITION_BYTES} bytes and no zero byte.")
-
     def _find(self, ctx: Context, queue_id: str, partition: str) -> LiveQueue | None:
-        """The queue, if it is in memory. Raises `NotFoundError`, `AuthError` and `InvalidError`."""
-        self._check(ctx, queue_id, partition)
-        queue = self._queues.get(queue_id)
+        """The queue, if it is in memory. Raises `NotFoundError`, `AuthError`, `InvalidError` and StoreError."""
+        queue = self._loaded.find(ctx, queue_id)
+        check_partition(partition)
         if queue is not None:
-            queue.used_at = self._now()
             self._fresh(queue, partition)
-        return queue
-
-    async def _again(
-        self, handler: Callable[[Context, Any, bytes], Any], ctx: Context, request: Any, body: bytes
-    ) -> Any:
-        await self._load(request.queue_id)
-        result = handler(ctx, request, body)
-        return await result if isinstance(result, Awaitable) else result
-
-    async def _load(self, queue_id: str) -> LiveQueue:
-        queue = self._queues.get(queue_id)
-        if queue is None:
-            task = self._loading.get(queue_id)
-            if task is None:
-                task = self._loading[queue_id] = asyncio.create_task(self._read(queue_id))
-                task.add_done_callback(lambda _: self._loading.pop(queue_id, None))
-            queue = await asyncio.shield(task)
         return queue
 
     async def _read(self, queue_id: str) -> LiveQueue:
         items = await self._store.queue_items(queue_id, RESIDENT)
-        if not self._named.exists(queue_id):
-            raise NotFoundError(f"The queue {queue_id} was deleted.")
-        now = self._now()
-        queue = self._queues[queue_id] = LiveQueue(queue_id, QueueState(int(now * 1_000_000)), now)
+        queue = LiveQueue(queue_id, QueueState(int(self._now() * 1_000_000)))
         for item in items:
             size = ITEM_LIMIT if item.value is None else len(item.value)  # how large it is, only the store knows
             queue.state.restore(item.partition, Item(item.number, item.value, size), item.expires_at)
         return queue
-
-    def _drop_when_stored(self, items: list[Item]) -> None:
-        """Large items leave the memory once the store can give them back."""
-
-        async def drop() -> None:
-            await self._store.write([])
-            for item in items:
-                item.value = None
-
-        self._spawn(drop())
 
     def _spawn(self, work: Any) -> None:
         task = asyncio.ensure_future(work)

@@ -20,7 +20,7 @@ import pytest
 from real_server import RealServer, until
 
 import modal
-from intermodal.control import queue_service
+from intermodal.control import given_items
 from intermodal.machines import queue as queue_machine
 from intermodal.store.entries import QueueWrite
 from intermodal.store.interface import StoreError
@@ -260,7 +260,7 @@ def test_who_iterates_a_queue_that_is_deleted_is_told(real_server: RealServer) -
 
 
 def test_what_is_given_back_late_is_put_at_the_end(shared: modal.Queue, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(queue_service, "_GIVEN", 1)
+    monkeypatch.setattr(given_items, "_GIVEN", 1)
     other = modal.Queue.lookup("other", create_if_missing=True)
     other.put_many([1, 2])
     shared.put_many(["late", unreadable(), "last"])

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from queue_requests import QueueRequests, client_of, serving
 
-from intermodal.control.queue_service import RESIDENT
+from intermodal.control.loaded import RESIDENT
 from intermodal.store.failing import FailingStore
 from intermodal.store.interface import StoreError
 from modal.exception import InternalFailure

@@ -7,6 +7,7 @@ from typing import Optional
 
 from .common import Empty, Method, Shape
 
+PARTITION_BYTES = 64  #: of a partition's name in UTF-8, at most
 PARTITION_ITEMS = 5_000  #: at most
 PARTITIONS = 100_000  #: of a queue, at most
 ITEM_LIMIT = 256 * 1024  #: bytes of a pickled item

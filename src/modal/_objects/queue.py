@@ -13,6 +13,7 @@ from .._sync import BlockingContext, blocking, generator_in_caller, in_caller, i
 from .._wire.messages.named import ObjectKind
 from .._wire.messages.queue import (
     ITEM_LIMIT,
+    PARTITION_BYTES,
     PARTITION_ITEMS,
     PARTITIONS,
     QUEUE_CLEAR,
@@ -28,12 +29,11 @@ from .._wire.messages.queue import (
 from ..exception import InvalidError, RequestSizeError
 from .named import Named
 from .pulled import Pulled
-from .taking import Taking, cut
+from .taking import Taking
 
 if TYPE_CHECKING:
     from .client import Client
 
-_PARTITION_BYTES = 64
 _BATCH_BYTES = 12 * 1024 * 1024  # of items put together
 _QUICK_BYTES = 256 * 1024  # of items put together without the loop
 _FOR_EVER = 1e9  # seconds; a longer timeout is none
@@ -69,8 +69,8 @@ class Queue(Named):
             key = partition.encode()
         except UnicodeEncodeError:
             raise InvalidError(f"A partition key is valid Unicode, unlike {partition[:70]!r}.") from None
-        if not 0 < len(key) <= _PARTITION_BYTES:
-            raise InvalidError(f"A partition key has 1 to {_PARTITION_BYTES} bytes; {partition[:70]!r} has {len(key)}.")
+        if not 0 < len(key) <= PARTITION_BYTES:
+            raise InvalidError(f"A partition key has 1 to {PARTITION_BYTES} bytes; {partition[:70]!r} has {len(key)}.")
         if "\0" in partition:
             raise InvalidError(f"A partition key has no zero byte: {partition!r}.")
         return key
@@ -315,7 +315,7 @@ class _Scan(Pulled["list[bytes]"]):
         super().__init__(queue, QUEUE_SCAN, lambda queue_id: QueueScan(queue_id, partition, wait), [])
 
     async def _part(self, message: QueueItems, body: bytes) -> list[bytes]:
-        return cut(message.sizes, body)
+        return message.cut(body)
 
 
 def _partition(partition: Optional[str]) -> str:

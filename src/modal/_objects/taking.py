@@ -109,7 +109,7 @@ class Taking:
         return bool(reply.sizes)
 
     def _add(self, key: str, reply: QueueItems, body: bytes) -> None:
-        self._taken.append((key, cut(reply.sizes, body)))
+        self._taken.append((key, reply.cut(body)))
         # Of a count above what one request can take, there may be more.
         self._has_more = reply.more or len(reply.sizes) == PARTITION_ITEMS
 
@@ -132,12 +132,3 @@ class Taking:
             if back:
                 request = QueueReturn(queue_id, self._partition, key, [len(value) for value in back])
                 await rpc.unary(QUEUE_RETURN, request, b"".join(back))
-
-
-def cut(sizes: list[int], body: bytes) -> list[bytes]:
-    """The items that follow one another in a body."""
-    items, at = [], 0
-    for size in sizes:
-        items.append(body[at : at + size])
-        at += size
-    return items

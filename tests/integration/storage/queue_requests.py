@@ -46,8 +46,7 @@ class QueueRequests:
     ) -> list[bytes]:
         request = QueueGet(self.queue_id, partition, count, wait)
         reply, body = await self.rpc.unary(QUEUE_GET, request, key=key)
-        ends = [sum(reply.sizes[: position + 1]) for position in range(len(reply.sizes))]
-        return [bytes(body[end - size : end]) for end, size in zip(ends, reply.sizes, strict=True)]
+        return reply.cut(bytes(body))
 
     async def give_back(self, key: str, *items: bytes, partition: str = "", again: str | None = None) -> None:
         """Args: key: of the get; again: that of this request."""

@@ -50,6 +50,14 @@ class QueueItems:
     more: bool = False  #: of a get: more were there than fit in a reply; ask again for the rest
     last: int = 0  #: of a scan: number of the last item, for `QueueScan.after`
 
+    def cut(self, body: bytes) -> list[bytes]:
+        """The items of a body."""
+        items, at = [], 0
+        for size in self.sizes:
+            items.append(body[at : at + size])
+            at += size
+        return items
+
 
 @dataclass(frozen=True)
 class QueueReturn:

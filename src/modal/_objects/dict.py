@@ -269,18 +269,18 @@ class Dict(Named):
     @generator_in_caller()
     async def keys(self) -> AsyncGenerator[Any, None]:
         """Iterate over the keys, in no order, with `for` or `async for`."""
-        scan = _Scan(self, keys=True, values=False)
+        scan = EntryScan(self, keys=True, values=False)
         try:
             while part := await on_loop(scan.next()):
                 for key, _ in part:
-                    yield _key_from(key)
+                    yield key_from(key)
         finally:
             await on_loop(scan.close())
 
     @generator_in_caller()
     async def values(self) -> AsyncGenerator[Any, None]:
         """Iterate over the values, in no order, with `for` or `async for`."""
-        scan = _Scan(self, keys=False, values=True)
+        scan = EntryScan(self, keys=False, values=True)
         try:
             while part := await on_loop(scan.next()):
                 for _, value in part:
@@ -291,11 +291,11 @@ class Dict(Named):
     @generator_in_caller()
     async def items(self) -> AsyncGenerator[tuple[Any, Any], None]:
         """Iterate over the entries as (key, value), in no order, with `for` or `async for`."""
-        scan = _Scan(self, keys=True, values=True)
+        scan = EntryScan(self, keys=True, values=True)
         try:
             while part := await on_loop(scan.next()):
                 for key, value in part:
-                    yield _key_from(key), deserialize(value)
+                    yield key_from(key), deserialize(value)
         finally:
             await on_loop(scan.close())
 
@@ -333,7 +333,7 @@ class Dict(Named):
 _MISSING = object()
 
 
-class _Scan(Pulled["list[tuple[bytes, bytes]]"]):
+class EntryScan(Pulled["list[tuple[bytes, bytes]]"]):
     """The entries of a dict, part by part."""
 
     def __init__(self, obj: Dict, *, keys: bool, values: bool) -> None:
@@ -446,7 +446,8 @@ def _short_text(key: str) -> bytes:
     return _SHORT_TEXT.pack(0x80, _KEY_PROTOCOL, 0x95, len(raw) + 3, 0x8C, len(raw)) + raw + b"."
 
 
-def _key_from(data: bytes) -> Any:
+def key_from(data: bytes) -> Any:
+    """The key of these bytes. Raises DeserializationError."""
     return deserialize(TAG + data)
 
 

@@ -138,7 +138,7 @@ class Queue(Named):
         Raises:
             InvalidError: both were given.
         """
-        key = _partition(partition)
+        key = partition_name(partition)
         if partition is not None and all:
             raise InvalidError("Queue.clear takes a partition or all=True, not both.")
         await self._ask(QUEUE_CLEAR, lambda queue_id: QueueSelect(queue_id, key, bool(all)))
@@ -157,7 +157,7 @@ class Queue(Named):
         Raises:
             queue.Empty: `timeout` passed.
         """
-        found = await Taking(self, _partition(partition), 1, _wait(block, timeout)).items()
+        found = await Taking(self, partition_name(partition), 1, _wait(block, timeout)).items()
         if block and not found:
             raise queue.Empty(_nothing_in(timeout))
         return found[0] if found else None
@@ -181,7 +181,7 @@ class Queue(Named):
         """
         if isinstance(n_values, bool) or not isinstance(n_values, int) or n_values < 1:
             raise InvalidError(f"Queue.get_many takes a number of items of 1 or more, not {n_values!r}.")
-        found = await Taking(self, _partition(partition), n_values, _wait(block, timeout)).items()
+        found = await Taking(self, partition_name(partition), n_values, _wait(block, timeout)).items()
         if block and not found:
             raise queue.Empty(_nothing_in(timeout))
         return found
@@ -210,7 +210,7 @@ class Queue(Named):
             RequestSizeError: the item has more than 256 KiB pickled.
             SerializationError: it cannot be pickled.
         """
-        await self._add([_dumps(v)], _partition(partition), partition_ttl, _wait(block, timeout))
+        await self._add([_dumps(v)], partition_name(partition), partition_ttl, _wait(block, timeout))
 
     @in_caller
     async def put_many(
@@ -244,7 +244,7 @@ class Queue(Named):
         if len(values) > PARTITION_ITEMS:
             raise InvalidError(f"A partition holds {PARTITION_ITEMS} items; {len(values)} never fit.")
         if values:
-            await self._add(values, _partition(partition), partition_ttl, _wait(block, timeout))
+            await self._add(values, partition_name(partition), partition_ttl, _wait(block, timeout))
 
     async def _add(self, values: list[bytes], partition: str, ttl: float, wait: Optional[float]) -> None:
         """Put values, waiting for room; in the caller. Waiting is left to the loop, where it can be ended."""
@@ -280,7 +280,7 @@ class Queue(Named):
         Raises:
             InvalidError: both were given.
         """
-        key = _partition(partition)
+        key = partition_name(partition)
         if partition is not None and total:
             raise InvalidError("Queue.len takes a partition or total=True, not both.")
         reply, _ = await self._ask(QUEUE_LEN, lambda queue_id: QueueSelect(queue_id, key, bool(total)))
@@ -299,7 +299,7 @@ class Queue(Named):
         Raises:
             InvalidError: `item_poll_timeout` is no number of seconds.
         """
-        scan = _Scan(self, _partition(partition), _seconds(item_poll_timeout))
+        scan = ItemScan(self, partition_name(partition), _seconds(item_poll_timeout))
         try:
             while items := await on_loop(scan.next()):
                 for item in items:
@@ -308,7 +308,7 @@ class Queue(Named):
             await on_loop(scan.close())
 
 
-class _Scan(Pulled["list[bytes]"]):
+class ItemScan(Pulled["list[bytes]"]):
     """The items of a partition, part by part."""
 
     def __init__(self, queue: Queue, partition: str, wait: float) -> None:
@@ -318,7 +318,8 @@ class _Scan(Pulled["list[bytes]"]):
         return message.cut(body)
 
 
-def _partition(partition: Optional[str]) -> str:
+def partition_name(partition: Optional[str]) -> str:
+    """A partition that was given, as it travels. Raises InvalidError."""
     if partition is None:
         return ""
     Queue.validate_partition_key(partition)

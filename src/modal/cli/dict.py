@@ -69,10 +69,10 @@ def get(name: str, key: str, env: Optional[str]) -> None:
 @ENV
 def items(name: str, n: int, every: bool, as_repr: bool, as_json: bool, env: Optional[str]) -> None:
     """Print N entries of the dict NAME (default: 20), or all, in no order."""
-    from .._objects.dict import _Scan
+    from .._objects.dict import EntryScan
 
     found = lookup(ObjectKind.DICT, name, env)
-    with contextlib.closing(pull(_Scan(found, keys=True, values=True))) as stream:
+    with contextlib.closing(pull(EntryScan(found, keys=True, values=True))) as stream:
         entries = [_unpickled(*entry) for entry in (stream if every else itertools.islice(stream, n + 1))]
     shown = entries if every else entries[:n]
     if as_json and not as_repr:
@@ -85,7 +85,7 @@ def items(name: str, n: int, every: bool, as_repr: bool, as_json: bool, env: Opt
 
 
 def _unpickled(key: bytes, value: bytes) -> tuple[Any, Any]:
-    from .._objects.dict import _key_from
+    from .._objects.dict import key_from
     from .._serialization import deserialize
 
-    return unpickled(key, _key_from), unpickled(value, deserialize)
+    return unpickled(key, key_from), unpickled(value, deserialize)

@@ -59,10 +59,10 @@ def clear(name: str, partition: Optional[str], every: bool, yes: bool, env: Opti
 @ENV
 def peek(name: str, n: int, partition: Optional[str], env: Optional[str]) -> None:
     """Print the next N items of the queue NAME (default: 1) and leave them there."""
-    from .._objects.queue import _partition, _Scan
+    from .._objects.queue import ItemScan, partition_name
     from .._serialization import deserialize
 
-    scan = _Scan(lookup(ObjectKind.QUEUE, name, env), _partition(partition), wait=0.0)
+    scan = ItemScan(lookup(ObjectKind.QUEUE, name, env), partition_name(partition), wait=0.0)
     with contextlib.closing(pull(scan)) as stream:
         for item in itertools.islice(stream, n):
             echo_text(printable(written(unpickled(item, deserialize), str)))  # one line an item

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from modal._objects.dict import _key_from, _key_of
+from modal._objects.dict import _key_of, key_from
 from modal.exception import RequestSizeError
 
 
@@ -26,7 +26,7 @@ def pickled(key: Any) -> bytes:
 @given(st.one_of(st.text(), st.characters(), st.integers(), st.booleans(), st.binary(), st.floats(allow_nan=False)))
 def test_quick_forms_of_keys_are_those_of_the_pickler(key: Any) -> None:
     assert _key_of(key) == pickled(key)
-    assert _key_from(_key_of(key)) == key
+    assert key_from(_key_of(key)) == key
 
 
 @pytest.mark.parametrize(
@@ -34,7 +34,7 @@ def test_quick_forms_of_keys_are_those_of_the_pickler(key: Any) -> None:
 )
 def test_keys_at_the_borders_of_the_quick_forms(key: Any) -> None:
     assert _key_of(key) == pickled(key)
-    assert _key_from(_key_of(key)) == key
+    assert key_from(_key_of(key)) == key
 
 
 def test_equal_texts_made_in_different_ways_are_one_key() -> None:

@@ -20,7 +20,7 @@ class Waiter:
 
     ctx: Context
     request: Any
-    done: asyncio.Future[Any]
+    done: asyncio.Future[Any] = field(default_factory=lambda: asyncio.get_running_loop().create_future())
     values: list[bytes] = field(default_factory=list)  #: to be put
     reply: Any = None  #: when they are
 

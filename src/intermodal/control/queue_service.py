@@ -101,7 +101,7 @@ class QueueService:
             return reply
         if request.wait is not None and request.wait <= 0:
             return _FULL
-        waiter = Waiter(ctx, request, asyncio.get_running_loop().create_future(), values, reply)
+        waiter = Waiter(ctx, request, values=values, reply=reply)
         queue.line(request.partition).putters.append(waiter)
         if not queue.state.length(request.partition):
             queue.slotless[request.partition] = None
@@ -154,12 +154,12 @@ class QueueService:
             values = resident(taken.items)
             if values is not None:
                 return self._deliver(queue, ctx, request, taken, values)
-            waiter = Waiter(ctx, request, asyncio.get_running_loop().create_future())
+            waiter = Waiter(ctx, request)
             self._give_later(queue, waiter, taken)
             return waiter.done
         if request.wait is not None and request.wait <= 0:
             return QueueItems()
-        waiter = Waiter(ctx, request, asyncio.get_running_loop().create_future())
+        waiter = Waiter(ctx, request)
         queue.line(request.partition).getters.append(waiter)
         self._park(queue, waiter, QueueItems(), lambda line: line.getters.remove(waiter))
         return waiter.done

@@ -1,4 +1,4 @@
-"""What dicts and queues share: they have a name in an environment, or live as long as a context."""
+"""What objects with a name share: it belongs to an environment; or they live as long as a context."""
 
 from __future__ import annotations
 

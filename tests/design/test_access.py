@@ -13,7 +13,7 @@ from modal._wire.messages.common import Method, Shape
 CONTROL = Path(__file__).parents[2] / "src/intermodal/control"
 CHECKS = {"require_app", "require_use", "require_user", "require_admin", "require_own_environment", "require_container"}
 #: Methods of other objects that check the caller.
-CHECKING_METHODS = {"meant_by", "require_object"}
+CHECKING_METHODS = {"meant_by", "require_object", "find_for"}
 
 #: Handlers that any caller may use, and why.
 OPEN = {

@@ -72,7 +72,7 @@ class DictService:
     # -- requests ----------------------------------------------------------------------------------------------
 
     def get(self, ctx: Context, request: DictRef, body: bytes) -> Any:
-        found = self._loaded.find(ctx, request.dict_id)
+        found = self._loaded.find_for(ctx, request.dict_id)
         if found is None:
             return self._loaded.again(request.dict_id, self.get, ctx, request, body)
         entry = self._live(found, body)
@@ -107,19 +107,19 @@ class DictService:
                 return None  # lost by the store: looking again would not end
 
     def contains(self, ctx: Context, request: DictRef, body: bytes) -> Any:
-        found = self._loaded.find(ctx, request.dict_id)
+        found = self._loaded.find_for(ctx, request.dict_id)
         if found is None:
             return self._loaded.again(request.dict_id, self.contains, ctx, request, body)
         return DictFound(self._live(found, body) is not None)
 
     def len(self, ctx: Context, request: DictRef, body: bytes) -> Any:
-        found = self._loaded.find(ctx, request.dict_id)
+        found = self._loaded.find_for(ctx, request.dict_id)
         if found is None:
             return self._loaded.again(request.dict_id, self.len, ctx, request, body)
         return DictLength(len(found))
 
     def put(self, ctx: Context, request: DictPut, body: bytes) -> Any:
-        found = self._loaded.find(ctx, request.dict_id)
+        found = self._loaded.find_for(ctx, request.dict_id)
         if found is None:
             return self._loaded.again(request.dict_id, self.put, ctx, request, body)
         entries = self._cut(request.entries, body)
@@ -136,7 +136,7 @@ class DictService:
         return Empty()
 
     def pop(self, ctx: Context, request: DictPop, body: bytes) -> Any:
-        found = self._loaded.find(ctx, request.dict_id)
+        found = self._loaded.find_for(ctx, request.dict_id)
         if found is None:
             return self._loaded.again(request.dict_id, self.pop, ctx, request, body)
         entry = self._live(found, body)
@@ -163,7 +163,7 @@ class DictService:
         return reply, body
 
     def clear(self, ctx: Context, request: DictRef, body: bytes) -> Any:
-        found = self._loaded.find(ctx, request.dict_id)
+        found = self._loaded.find_for(ctx, request.dict_id)
         if found is None:
             return self._loaded.again(request.dict_id, self.clear, ctx, request, body)
         self._store.write_now([DictWrite(request.dict_id, cleared=True)], kept_reply(ctx, Empty()))

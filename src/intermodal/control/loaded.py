@@ -40,7 +40,7 @@ class Loaded(Generic[T]):
     def __iter__(self) -> Iterator[T]:
         return iter(list(self._objects.values()))
 
-    def find(self, ctx: Context, object_id: str) -> T | None:
+    def find_for(self, ctx: Context, object_id: str) -> T | None:
         """One that the caller may use, if it is in memory. Raises `NotFoundError` and `AuthError`."""
         self._named.require_object(ctx, self._kind, object_id)
         found = self._objects.get(object_id)

@@ -471,7 +471,7 @@ class QueueService:
 
     def _find(self, ctx: Context, queue_id: str, partition: str) -> LiveQueue | None:
         """The queue, if it is in memory. Raises `NotFoundError`, `AuthError`, `InvalidError` and StoreError."""
-        queue = self._loaded.find(ctx, queue_id)
+        queue = self._loaded.find_for(ctx, queue_id)
         check_partition(partition)
         if queue is not None:
             self._fresh(queue, partition)

@@ -48,10 +48,10 @@ class Kept:
 
 async def test_it_is_read_once_by_all_who_ask_for_it() -> None:
     kept = Kept()
-    assert kept.loaded.find(CTX, "qu-a") is None
+    assert kept.loaded.find_for(CTX, "qu-a") is None
     first, second = await asyncio.gather(kept.loaded.load("qu-a"), kept.loaded.load("qu-a"))
     assert first is second
-    assert kept.loaded.find(CTX, "qu-a") is first, "empty, but there"
+    assert kept.loaded.find_for(CTX, "qu-a") is first, "empty, but there"
     assert await kept.loaded.load("qu-a") is first
     assert kept.reads == ["qu-a"]
     assert list(kept.loaded) == [first]
@@ -69,14 +69,14 @@ async def test_one_that_is_deleted_while_it_is_read_does_not_stay() -> None:
         await loading
     assert list(kept.loaded) == []
     with pytest.raises(NotFoundError, match="no queue"):
-        kept.loaded.find(CTX, "qu-a")
+        kept.loaded.find_for(CTX, "qu-a")
 
 
 async def test_those_that_nobody_uses_are_let_go() -> None:
     kept = Kept()
     a, b = await kept.loaded.load("qu-a"), await kept.loaded.load("qu-b")
     kept.now += 3000
-    assert kept.loaded.find(CTX, "qu-b") is b
+    assert kept.loaded.find_for(CTX, "qu-b") is b
     kept.now += 1000
     kept.loaded.forget_idle(lambda one: one is not a)
     assert list(kept.loaded) == [a, b]
@@ -92,7 +92,7 @@ async def test_a_handler_is_called_again_with_what_was_read() -> None:
     kept = Kept()
 
     def at_once(ctx: Context, request: str, body: bytes) -> str:
-        return f"{request} {kept.loaded.find(ctx, 'qu-a')}"
+        return f"{request} {kept.loaded.find_for(ctx, 'qu-a')}"
 
     async def later(ctx: Context, request: str, body: bytes) -> str:
         return at_once(ctx, request, body)

@@ -1,37 +1,27 @@
-"""What volumes and network file systems share: their entries, and how files are read and sent there."""
+"""What volumes and network file systems share: their entries, and how files are read there."""
 
 from __future__ import annotations
 
-import asyncio
 import enum
-from collections.abc import AsyncGenerator, AsyncIterator, Generator, Iterable
+from collections.abc import AsyncGenerator, Generator
 from dataclasses import dataclass
 from pathlib import PurePath
-from typing import TYPE_CHECKING, Any, BinaryIO, Callable, Optional, Union
+from typing import Any
 
 from .._sync import generator_in_caller, in_caller, on_loop
 from .._wire.messages.files import (
     FILE_REMOVE,
     FILES_LIST,
-    FILES_PUT,
     FILES_READ,
     FilePart,
     FileRemove,
     FilesList,
     FilesListed,
-    FilesPut,
     FilesRead,
 )
-from ..exception import ConnectionError, InvalidError
+from ..exception import InvalidError
 from .named import Named
 from .pulled import Pulled
-
-if TYPE_CHECKING:
-    from pathlib import Path
-
-    from .._wire.client import RpcClient
-
-CHUNK = 1024 * 1024  #: bytes sent at a time
 
 
 class FileEntryType(enum.IntEnum):
@@ -63,15 +53,6 @@ class FileEntry:
     type: FileEntryType
     mtime: int  #: seconds since the epoch
     size: int  #: bytes
-
-
-@dataclass(frozen=True)
-class Upload:
-    """A file to be sent: its source, and its path and mode there."""
-
-    source: Union[Path, BinaryIO, None]  #: None: a directory, which is made
-    path: str
-    mode: int = 0o644
 
 
 class Entries(list[FileEntry]):
@@ -158,74 +139,3 @@ class WithFiles(Named):
             await rpc.unary(FILE_REMOVE, FileRemove(object_id, text, bool(recursive)))
 
         await on_loop(remove())
-
-
-async def send_files(
-    rpc: RpcClient,
-    object_id: str,
-    uploads: Iterable[Upload],
-    *,
-    force: bool,
-    sent: Optional[Callable[[int], None]] = None,
-) -> int:
-    """Write files, and return how many bytes that were.
-
-    Args:
-        force: replace files that are there.
-        sent: told how many bytes were sent, piece by piece.
-
-    Raises:
-        FileExistsError: a file is there and `force` is not set; nothing was written.
-        InvalidError: a local file cannot be read, or a directory is where a file should be.
-        ConnectionError: the connection broke; of a volume nothing was written.
-    """
-    total = 0
-    try:
-        async with rpc.stream(FILES_PUT, FilesPut(object_id, force)) as stream:
-            for upload in uploads:
-                first = FilePart(upload.path, upload.mode, upload.source is None)
-                async for data in _pieces(upload):
-                    await stream.send(first, data)
-                    first = FilePart()
-                    total += len(data)
-                    if sent is not None:
-                        sent(len(data))
-                if first.path:  # it is empty
-                    await stream.send(first)
-            await stream.end()
-            done, _ = await stream.result()
-    except ConnectionError as error:
-        raise ConnectionError(f"The files were not written: {error}") from None
-    if done.existing:
-        raise FileExistsError(f"{'/' + done.existing.lstrip('/')} is there already; replace it with force=True.")
-    return total
-
-
-def _rewind(file: Any) -> None:
-    """What was written to a buffer just now is to be sent, not the nothing that is behind it."""
-    try:
-        if file.seekable():
-            file.seek(0)
-    except (AttributeError, OSError):
-        return  # such as a pipe, which is sent from where it is
-
-
-async def _pieces(upload: Upload) -> AsyncIterator[bytes]:
-    if upload.source is None:
-        return
-    loop = asyncio.get_running_loop()
-    if hasattr(upload.source, "read"):
-        _rewind(upload.source)
-        while True:
-            data = await loop.run_in_executor(None, upload.source.read, CHUNK)
-            if not isinstance(data, (bytes, bytearray, memoryview)):
-                raise InvalidError("A file object to be uploaded must give bytes: open it in binary mode.")
-            if not data:
-                return
-            yield bytes(data)
-    try:
-        with open(upload.source, "rb") as file:
-            while data := await loop.run_in_executor(None, file.read, CHUNK):
-                yield data
-    except OSError as error:
-        raise InvalidError(f"The local file {str(upload.source)!r} cannot be read: {error.strerror}.") from None

@@ -1,4 +1,4 @@
-"""What objects with a name share: it belongs to an environment; or they live as long as a context."""
+"""Objects that have a name in an environment, or live as long as a context: dicts, queues, volumes and their like."""
 
 from __future__ import annotations
 

@@ -11,8 +11,8 @@ from .._renamed import renamed_parameter
 from .._sync import BlockingContext, blocking, generator_in_caller, in_caller, on_loop
 from .._wire.messages.named import ObjectKind
 from ..exception import InvalidError
-from .file_entries import Entries, FileEntry, Listing, Upload, WithFiles, path_text, send_files
-from .volume import local_file_of, uploads_of
+from .file_entries import Entries, FileEntry, Listing, WithFiles, path_text
+from .file_uploads import Upload, local_file_of, send_files, uploads_of
 
 if TYPE_CHECKING:
     from .client import Client

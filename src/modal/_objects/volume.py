@@ -7,12 +7,13 @@ from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any, BinaryIO, Optional, Union
 
 from .. import _sync
-from .._local_files import empty_directories, local_directory, local_file, walk
+from .._local_files import local_directory
 from .._renamed import renamed_parameter
 from .._sync import BlockingContext, blocking, generator_in_caller, in_caller, on_loop
 from .._wire.messages.named import ObjectKind
 from ..exception import InvalidError
-from .file_entries import FileEntry, Listing, Upload, WithFiles, path_text, send_files
+from .file_entries import FileEntry, Listing, WithFiles, path_text
+from .file_uploads import Upload, local_file_of, send_files, uploads_of
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -305,22 +306,6 @@ class VolumeUpload:
     async def _send(self) -> None:
         rpc, volume_id = await self._volume._bind()
         await send_files(rpc, volume_id, self._uploads, force=self._force)
-
-
-def local_file_of(path: Union[Path, str], remote: str, for_folders: str) -> Any:
-    """The local file, checked; `for_folders` is the method for directories. Raises InvalidError."""
-    if not isinstance(path, (str, Path)):
-        raise InvalidError(f"A file to be uploaded is a path or an open binary file, not {path!r}.")
-    return local_file(path, remote, for_folders)
-
-
-def uploads_of(root: Path, remote: str, *, recursive: bool = True) -> list[Upload]:
-    """The files of a local directory, and its directories that are empty, by their places below `remote`."""
-    top = remote.rstrip("/")
-    files = walk(root, top or "/", lambda path: False, recursive=recursive)
-    found = [Upload(file.path, file.remote_path, file.mode) for file in files]
-    empty = [f"{top}/{path}".rstrip("/") for path in empty_directories(root, recursive=recursive)]
-    return found + [Upload(None, path) for path in empty if path]
 
 
 def _remote(path: Union[PurePosixPath, str], *, is_folder: bool = False) -> str:

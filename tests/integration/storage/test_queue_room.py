@@ -4,25 +4,28 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
 
 import pytest
 from queue_requests import QueueRequests, client_of, serving
 
 from intermodal.machines import queue as queue_machine
-from intermodal.store.failing import FailingStore
+from intermodal.store.entries import EntryChange, QueueWrite
+from intermodal.store.front_journal import KeptReply
+from intermodal.store.interface import StoreError
+from intermodal.store.memory import MemoryStore
 from modal._wire.messages.queue import PARTITION_ITEMS, QUEUE_PUT, QueuePut
 from modal.exception import Error, InvalidError
 
 
 @pytest.fixture
-def store() -> FailingStore:
-    return FailingStore()
+def store() -> MemoryStore:
+    return MemoryStore()
 
 
 @pytest.fixture
-async def url(tmp_path: Path, store: FailingStore) -> AsyncIterator[str]:
+async def url(tmp_path: Path, store: MemoryStore) -> AsyncIterator[str]:
     async with serving(tmp_path, store) as url:
         yield url
 
@@ -78,26 +81,25 @@ async def test_who_waits_gets_in_when_what_was_put_before_it_expires_sooner(queu
     assert await queue.get(3) == [b"in"]
 
 
-async def test_who_waits_gets_in_though_the_disk_was_full_when_the_partition_expired(
-    queue: QueueRequests, store: FailingStore
+async def test_who_waits_gets_in_though_the_store_could_not_clear_what_expired(
+    queue: QueueRequests, store: MemoryStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    await queue.put(*[b""] * PARTITION_ITEMS, ttl=0.3)
-    waiting = await queue.begin_put(b"in", wait=None)
-    refused = asyncio.Event()
-    write_now = store.write_now
+    write_now, refused = store.write_now, []
 
-    def watched(*args: object) -> None:
-        try:
-            write_now(*args)  # type: ignore[arg-type]
-        except Error:
-            refused.set()
-            raise
+    def refuses_once(changes: Sequence[EntryChange], reply: KeptReply | None = None) -> None:
+        if isinstance(changes[0], QueueWrite) and changes[0].cleared and not refused:
+            refused.append(changes[0])
+            raise StoreError("the disk is full")
+        write_now(changes, reply)
 
-    store.write_now = watched  # type: ignore[method-assign]
-    store.fail("the disk is full")
-    await asyncio.wait_for(refused.wait(), 10)
-    store.recover()
-    assert await soon(waiting)
+    monkeypatch.setattr(store, "write_now", refuses_once)
+    await queue.put(*[b""] * (PARTITION_ITEMS - 5), ttl=3600)
+    first = await queue.begin_put(*[b"x"] * 10, wait=None, ttl=0.3)
+    second = await queue.begin_put(b"in", wait=None)
+    await queue.get(5)
+    assert await soon(first)
+    assert await soon(second)
+    assert refused
     assert await queue.get(3) == [b"in"]
 
 

@@ -84,7 +84,8 @@ async def test_who_waits_gets_in_when_what_was_put_before_it_expires_sooner(queu
 async def test_who_waits_gets_in_though_the_store_could_not_clear_what_expired(
     queue: QueueRequests, store: MemoryStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    write_now, refused = store.write_now, []
+    write_now = store.write_now
+    refused: list[EntryChange] = []
 
     def refuses_once(changes: Sequence[EntryChange], reply: KeptReply | None = None) -> None:
         if isinstance(changes[0], QueueWrite) and changes[0].cleared and not refused:

@@ -227,7 +227,8 @@ class Platform:
     def _mounts(self) -> Iterator[str]:
         for line in Path("/proc/self/mountinfo").read_text().splitlines():
             place = Path(line.split()[4])
-            if any(place.is_relative_to(one) for one in (self.data_dir, self.layout.run, self.layout.buckets)):
+            ours = (self.data_dir, self.layout.run, self.layout.buckets, self.layout.volumes)
+            if any(place.is_relative_to(one) for one in ours):
                 yield f"mount {place}"
 
 

@@ -12,6 +12,7 @@ import signal
 import socket
 from collections.abc import Awaitable, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 from intermodal.model.container import ContainerSpec
 from intermodal.model.errors import BadImage, DiskFull, RuntimeFailure
@@ -222,7 +223,7 @@ class Agent:
         for hook in reversed(self._hooks):
             # What is left is removed by the next `open`.
             await _attempt(hook.release(container), f"{type(hook).__name__} freeing {container.id}")
-        shutil.rmtree(container.home, ignore_errors=True)
+        await _attempt(asyncio.to_thread(_remove_home, container.home), f"Deleting the directory of {container.id}")
         self._containers.pop(container.id, None)
 
     async def _close_hooks(self) -> None:
@@ -372,6 +373,12 @@ class _RunnerEvents:
 def _discard_command(starting: asyncio.Future[ExecProcess]) -> None:
     if not starting.cancelled() and starting.exception() is None:
         RunningCommand(starting.result()).close()
+
+
+def _remove_home(home: Path) -> None:
+    """Delete a container's directory, but nothing that is mounted there. Raises OSError."""
+    unmount_below(home)
+    shutil.rmtree(home, ignore_errors=True)
 
 
 async def _attempt(step: Awaitable[None], what: str) -> None:

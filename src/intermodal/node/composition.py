@@ -75,12 +75,7 @@ def isolated_agent(
     def say(container_id: str, text: str) -> None:
         listener.logs(container_id, LogStream.SYSTEM, text, time.time())
 
-    volumes = VolumesHook(
-        storage.volumes,
-        storage.mounts,
-        storage.folders,
-        say,
-    )
+    volumes = VolumesHook(layout, settings.uid_base, storage.volumes, storage.mounts, storage.folders, say)
     hooks: list[Hook] = [
         NetworkHook(layout, maker, settings.network_pool),
         DiskHook(layout, settings.uid_base),

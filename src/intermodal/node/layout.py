@@ -9,6 +9,7 @@
 <run>/runtime/             <data>/runtime again
 <run>/runc/                the OCI runtime's state
 <run>.buckets/<id>-<n>/    a bucket of a container; apart, since nothing must ever delete what is below it
+<run>.volumes/<id>-<n>/    a volume of a container; apart, for the same reason
 <run>/c/<id>/              a container: rootfs, socket directory, /etc files, OCI bundle
 """
 
@@ -70,6 +71,10 @@ class NodeLayout:
     @property
     def buckets(self) -> Path:
         return self.run.with_name(f"{self.run.name}.buckets")
+
+    @property
+    def volumes(self) -> Path:
+        return self.run.with_name(f"{self.run.name}.volumes")
 
     @property
     def cgroup_parent(self) -> str:

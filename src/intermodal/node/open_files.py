@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import os
-import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-_ESCAPE = re.compile(r"\\([0-7]{3})")
+from intermodal.node.mount_table import mounts, proc_lines
+
 _WRITES = os.O_WRONLY | os.O_RDWR
 
 
@@ -17,7 +17,7 @@ _WRITES = os.O_WRONLY | os.O_RDWR
 class Use:
     """One way in which a process uses a mount."""
 
-    name: str  #: of the file, as the process knows it
+    name: str  #: of the file, as the process knows it; bytes that are no text are surrogates
     writes: bool  #: it may still change the mount
 
 
@@ -35,11 +35,10 @@ def uses_of(pid: int, path: str) -> list[Use]:
 def _mounts_at(pid: int, path: str) -> tuple[set[str], str]:
     """The ids of the mounts at a path, also of those below the topmost one, and the device of that."""
     ids, device = set(), ""
-    for line in Path(f"/proc/{pid}/mountinfo").read_text().splitlines():
-        fields = line.split()
-        if _ESCAPE.sub(lambda found: chr(int(found[1], 8)), fields[4]) == path:
-            ids.add(fields[0])
-            device = fields[2]
+    for one in mounts(proc_lines(Path(f"/proc/{pid}/mountinfo"))):
+        if one.path == path:
+            ids.add(one.mount_id)
+            device = one.device
     return ids, device
 
 
@@ -59,13 +58,13 @@ def _uses(pid: int, ids: set[str], device: str, path: str) -> Iterator[Use]:
             yield Use(f"{path} (the working directory of process {pid})", True)
     for about in Path(f"/proc/{pid}/fdinfo").iterdir():
         with contextlib.suppress(FileNotFoundError):
-            facts = dict(line.split(":", 1) for line in about.read_text().splitlines() if ":" in line)
+            facts = dict(line.split(":", 1) for line in proc_lines(about) if ":" in line)
             if facts.get("mnt_id", "").strip() in ids:
                 flags = int(facts["flags"], 8)
                 opened = Path(f"/proc/{pid}/fd/{about.name}")
                 # A directory that is open is where files can be made, by names relative to it.
                 yield Use(str(opened.readlink()), bool(flags & _WRITES) or opened.is_dir())
-    for line in Path(f"/proc/{pid}/maps").read_text().splitlines():
+    for line in proc_lines(Path(f"/proc/{pid}/maps")):
         fields = line.split(maxsplit=5)
         if len(fields) == 6 and fields[5].startswith(f"{path}/"):
             yield Use(fields[5], fields[1][1] == "w" and fields[1][3] == "s")

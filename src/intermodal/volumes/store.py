@@ -36,6 +36,8 @@ from modal.exception import NotFoundError
 MERGE_ABOVE = 20
 _TICK = 0.01  # seconds between two times that file systems tell apart, or more
 _ID = re.compile(r"vo-[0-9A-Za-z]{22}")
+_LAYER = re.compile(r"\d{10}")
+_WITH_LAYERS = ("layers", "manifests", "pending")
 
 
 class VolumeStore:
@@ -414,9 +416,8 @@ class VolumeStore:
         """An id that no layer has, had, or is about to have, above all before."""
         with self._lock(volume_id):
             folder = self._folder(volume_id)
-            counter = folder / "next"
-            number = int(counter.read_text()) if counter.exists() else 1
-            write(counter, str(number + 1).encode(), sync=False)
+            number = 1 + max(_counted(folder / "next"), *(_highest(folder / name) for name in _WITH_LAYERS))
+            write(folder / "next", str(number + 1).encode(), sync=False)
             return f"{number:010d}"
 
     def _count(self, volume_id: str, layer: str) -> None:
@@ -524,6 +525,19 @@ class VolumeStore:
         status = (below or self.layers(session.volume_id, session.version)[0]).stat()
         os.chown(upper, status.st_uid, status.st_gid)
         upper.chmod(stat.S_IMODE(status.st_mode))
+
+
+def _counted(counter: Path) -> int:
+    """The last layer id that was given; 0 if that cannot be read, as after a power cut."""
+    try:
+        return int(counter.read_text()) - 1
+    except (FileNotFoundError, ValueError):
+        return 0
+
+
+def _highest(folder: Path) -> int:
+    """The highest layer id that names something here."""
+    return max((int(found[0]) for name in os.listdir(folder) if (found := _LAYER.match(name))), default=0)  # noqa: PTH208
 
 
 def _remove_mark(path: Path, name: str) -> None:

@@ -19,7 +19,7 @@ from typing import Any
 
 from intermodal.model.container import BuiltImage, ContainerExit, ContainerSpec
 from intermodal.node.agent import Agent
-from intermodal.node.composition import NodeSettings, isolated_agent, storage_in
+from intermodal.node.composition import NodeSettings, Storage, isolated_agent, storage_in
 from intermodal.node.layout import node_layout
 from intermodal.node.mount_table import mounts_below
 from intermodal.node.runtime_copy import RuntimeCopy
@@ -210,6 +210,7 @@ class Site:
     copies: ScriptedCopies
     image: BuiltImage
     data: Path
+    storage: Storage
     started: int = 0
 
     async def start(self, script: str = "", **changes: Any) -> str:
@@ -236,16 +237,22 @@ class Site:
         return self.recorder.exits[name]
 
 
+def mounted_volumes(data: Path) -> list[str]:
+    """The mount points of volumes in containers."""
+    return [str(point) for point in mounts_below(node_layout(data).volumes)]
+
+
 def leftovers(data: Path) -> list[str]:
     """What an agent of this data directory has left on the machine."""
     layout = node_layout(data)
     found = [str(point) for top in (layout.run, layout.scratch) for point in mounts_below(top)]
+    found += mounted_volumes(data)
     found += [name for _, name in socket.if_nameindex() if name.startswith(layout.interface_prefix)]
     # Not by a glob, which fails when another group vanishes meanwhile.
     found += [folder for folder, _, _ in os.walk("/sys/fs/cgroup") if folder.endswith(f"/intermodal/{layout.key}")]
     tables = subprocess.run(["nft", "list", "tables"], capture_output=True, text=True, check=True).stdout
     found += [line for line in tables.splitlines() if layout.key in line]
-    found += [str(path) for path in (layout.run,) if path.exists()]
+    found += [str(path) for path in (layout.run, layout.volumes) if path.exists()]
     loops = subprocess.run(["losetup", "--list", "--noheadings"], capture_output=True, text=True, check=True).stdout
     found += [line for line in loops.splitlines() if str(data) in line]
     return found
@@ -256,19 +263,15 @@ async def open_site(data: Path, home: Path, api: Any = None, **settings: Any) ->
     """An open agent over `data`, where `storage/base` is a root file system; `home` is reachable for everyone."""
     recorder, copies = Recorder(), ScriptedCopies(home)
     blobs = data / "blobs"
+    storage = storage_in(data, data / "run", 100_000)
     agent = isolated_agent(
-        NodeSettings(data, **settings),
-        lambda digest: blobs / digest,
-        recorder,
-        api or NoApi(),
-        storage_in(data, data / "run", 100_000),
-        copies,
+        NodeSettings(data, **settings), lambda digest: blobs / digest, recorder, api or NoApi(), storage, copies
     )
     layer = data / "storage" / "base"
     image = BuiltImage("im-1", (layer,), python=PYTHON, python_version=PYTHON.rpartition("python")[2])
     await agent.open()
     try:
-        yield Site(agent, recorder, copies, image, data)
+        yield Site(agent, recorder, copies, image, data, storage)
     finally:
         await agent.close()
         await until(lambda: not leftovers(data), 5)

@@ -133,7 +133,12 @@ class BucketsHook(Hook):
             argv=list(wanted.argv),
             point=str(one.point),
             network=str(container.netns),
-            hidden=[str(self._layout.run), str(self._layout.buckets), str(self._layout.scratch)],
+            hidden=[
+                str(self._layout.run),
+                str(self._layout.buckets),
+                str(self._layout.volumes),
+                str(self._layout.scratch),
+            ],
             shown=shown,
             user=user,
         )

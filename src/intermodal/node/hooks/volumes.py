@@ -9,6 +9,8 @@ mount that shifts owners unless whoever mounts it is such a user.
 
 A commit pauses the container for some milliseconds. When nothing in it could still write to the old layer (open files,
 working directories), that is taken as it is; else what has changed is copied.
+
+A mount point is never below what is deleted with a container: what is mounted there are people's files.
 """
 
 from __future__ import annotations
@@ -17,16 +19,21 @@ import asyncio
 import contextlib
 import errno
 import logging
+import os
 import time
 from collections.abc import Callable, Coroutine, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, ParamSpec, TypeVar
 
 from intermodal.model.container import MountedObject
 from intermodal.model.errors import BadImage, RuntimeFailure
 from intermodal.node.container import Container
 from intermodal.node.hooks.interface import Hook
+from intermodal.node.layout import NodeLayout
+from intermodal.node.mount_table import unmount_below
 from intermodal.node.open_files import Use, uses_of
 from intermodal.overlay.mounts import mount_overlay
 from intermodal.runtimes.interface import BindMount
@@ -35,6 +42,7 @@ from intermodal.threads import in_thread
 from intermodal.volumes.changes import PathTooLong
 from intermodal.volumes.durable import remove_long
 from intermodal.volumes.entries import PATH_LIMIT
+from intermodal.volumes.files import shown
 from intermodal.volumes.live import LiveFolders
 from intermodal.volumes.mounts import FLAGS, OPTIONS, VolumeMounts
 from intermodal.volumes.session import Session, Version
@@ -42,9 +50,12 @@ from intermodal.volumes.store import VolumeStore
 from modal.exception import Error, InvalidError, NotFoundError
 
 log = logging.getLogger(__name__)
+P = ParamSpec("P")
 T = TypeVar("T")
 _COMMIT_EVERY = 5.0  # seconds between looks for something to commit
 _COPY_EVERY = 60.0  # seconds between copies of what is being written
+_TRIED_AGAIN = "It is tried again when the server starts next."
+_THREADS = 16  # for commits; apart, since many large ones would keep the rest of the server waiting for a thread
 
 
 @dataclass(eq=False)
@@ -66,44 +77,64 @@ class VolumesHook(Hook):
     """Mounts `spec.volumes` once the process is there, before it runs user code; commits while it runs, and at its end.
 
     Args:
+        layout: where mount points are.
+        owner: root in containers.
         volumes: below the data directory, as `folders` are.
         say: tells people something about a container.
     """
 
     def __init__(
         self,
+        layout: NodeLayout,
+        owner: int,
         volumes: VolumeStore,
         mounts: VolumeMounts,
         folders: LiveFolders,
         say: Callable[[str, str], None],
     ) -> None:
+        self._points = layout.volumes
+        self._owner = owner
         self._volumes = volumes
         self._mounts = mounts
         self._folders = folders
         self._say = say
         self._mounted: dict[str, list[_Mounted]] = {}
         self._containers: dict[str, Container] = {}
-        self._committing: asyncio.Task[None] | None = None
+        self._committing: dict[str, asyncio.Task[None]] = {}
         self._working: set[asyncio.Task[Any]] = set()  #: what is never left half-done
+        self._threads = ThreadPoolExecutor(_THREADS, "volumes")
 
     # -- the agent's life
 
     async def open(self) -> None:
+        await self._do(self._clean)
+        self._points.mkdir(mode=0o710)
+        os.chown(self._points, 0, self._owner)  # root in containers reaches what is below
         for volume_id in self._volumes.volumes():
             try:
-                layers = await asyncio.to_thread(self._volumes.recover, volume_id)
-            except (Error, OSError, ValueError):
+                layers = await self._do(self._volumes.recover, volume_id)
+            except Exception:
                 # It stays for the next start; the other volumes are not to suffer.
                 log.exception("what dead mounts had left of volume %s could not be committed", volume_id)
                 continue
             if layers:
                 log.info("committed to volume %s what %d mounts had left", volume_id, layers)
-        self._committing = asyncio.create_task(self._commit_always(), name="volume commits")
 
     async def close(self) -> None:
-        if self._committing is not None:
-            self._committing.cancel()
-            await asyncio.gather(self._committing, *self._working, return_exceptions=True)
+        await asyncio.gather(*self._working, return_exceptions=True)
+        await asyncio.to_thread(self._threads.shutdown)
+        await asyncio.to_thread(self._clean)
+
+    def _clean(self) -> None:
+        """Unmount what is left; delete nothing but the empty directories below it."""
+        unmount_below(self._points)
+        with contextlib.suppress(FileNotFoundError):
+            for point in self._points.iterdir():
+                point.rmdir()
+            self._points.rmdir()
+
+    async def _do(self, work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+        return await asyncio.get_running_loop().run_in_executor(self._threads, partial(work, *args, **kwargs))
 
     # -- a container's life
 
@@ -114,62 +145,85 @@ class VolumesHook(Hook):
                 folder = self._folders.folder(wanted.object_id)
                 container.mounts.append(BindMount(folder, wanted.path, wanted.read_only))
                 continue
-            point = container.home / "volumes" / str(number)
-            point.mkdir(parents=True)
-            make_shared_point(point)
+            point = self._points / f"{container.id}-{number}"
             try:
-                await in_thread(self._open, wanted, point, f"{container.id}-{number}", mounted)
+                await in_thread(self._open, wanted, point, mounted)
             except NotFoundError as error:
                 raise BadImage(f"What is to be mounted at {wanted.path} is gone: {error}") from error
             container.mounts.append(BindMount(point, wanted.path, wanted.read_only, follows=True))
 
-    def _open(self, wanted: MountedObject, point: Path, session_id: str, mounted: list[_Mounted]) -> None:
+    def _open(self, wanted: MountedObject, point: Path, mounted: list[_Mounted]) -> None:
         if wanted.read_only:
             mounted.append(_Mounted(wanted, point, self._volumes.hold(wanted.object_id), None))
         else:
-            session = self._volumes.open(wanted.object_id, session_id)
+            session = self._volumes.open(wanted.object_id, point.name)
             mounted.append(_Mounted(wanted, point, session.version, session))
+        point.mkdir()
+        make_shared_point(point)
 
     async def started(self, container: Container) -> None:
-        for one in self._mounted[container.id]:
-            self._mount(one, self._layers(one))
+        mounted = self._mounted[container.id]
+        for one in mounted:
+            await in_thread(self._mount, one, self._layers(one))
         self._containers[container.id] = container
+        if mounted:
+            work = self._commit_always(container, mounted)
+            self._committing[container.id] = asyncio.create_task(work, name=f"volume commits of {container.id}")
 
     async def release(self, container: Container) -> None:
         self._containers.pop(container.id, None)
-        for one in self._mounted.pop(container.id, []):
+        if committing := self._committing.pop(container.id, None):
+            committing.cancel()
+        mounted = self._mounted.pop(container.id, [])
+        # What fails for one volume keeps no other from being committed. All are unmounted before anything else is done.
+        unmounted = [one for one in mounted if await self._unmount(container, one)]
+        for one in unmounted:
+            try:
+                async with one.lock:
+                    await self._end(container, one)
+            except Exception:
+                log.exception("a mount of volume %s in %s could not be ended", one.wanted.object_id, container.id)
+
+    async def _unmount(self, container: Container, one: _Mounted) -> bool:
+        """Whether that succeeded; if not, what was written stays where it is until the server starts next."""
+        try:
             async with one.lock:
-                await self._end(container, one)
+                await self._do(_remove_point, one.point)
+                one.is_mounted = False
+        except OSError as error:
+            self._failed(container, one, error, _TRIED_AGAIN)
+            return False
+        return True
 
     async def _end(self, container: Container, one: _Mounted) -> None:
-        while unmount(one.point):  # the overlay, and the directory below it
-            one.is_mounted = False
         if one.session is None:
-            await asyncio.to_thread(self._volumes.let_go, one.wanted.object_id, one.version)
+            await self._do(self._volumes.let_go, one.wanted.object_id, one.version)
             return
-        keep = False
+        keep = True  # unless it is known that nothing is to be committed any more
         try:
-            await self._detach_at_last(container, one)
+            await self._detach_at_last(container, one, one.session)
             if one.session.unpublished:
                 await self._publish(one, one.session)
+            keep = False
         except NotFoundError as error:
+            keep = False
             self._failed(container, one, error)
-        except (Error, OSError) as error:
-            keep = bool(one.session.upper.exists())
-            self._failed(container, one, error, "It is tried again when the server starts next.")
+        except Exception as error:
+            self._failed(container, one, error, _TRIED_AGAIN)
+            if not isinstance(error, (Error, OSError)):
+                log.exception("a mount of volume %s in %s could not be committed", one.wanted.object_id, container.id)
         finally:
-            await asyncio.to_thread(self._volumes.close, one.session, keep=keep)
+            await self._do(self._volumes.close, one.session, keep=keep)
 
-    async def _detach_at_last(self, container: Container, one: _Mounted) -> None:
-        assert one.session is not None
+    async def _detach_at_last(self, container: Container, one: _Mounted, session: Session) -> None:
         try:
-            if await asyncio.to_thread(self._volumes.has_writes, one.session):
-                await asyncio.to_thread(self._volumes.detach, one.session)
+            if await self._do(self._volumes.has_writes, session):
+                await self._do(self._volumes.detach, session)
         except PathTooLong as error:
             self._failed(container, one, error, "That path is left out; the rest is committed.")
-            await asyncio.to_thread(remove_long, one.session.upper)
-            if await asyncio.to_thread(self._volumes.has_writes, one.session):
-                await asyncio.to_thread(self._volumes.detach, one.session)
+            await self._do(remove_long, session.upper)
+            if await self._do(self._volumes.has_writes, session):
+                await self._do(self._volumes.detach, session)
 
     # -- what containers ask for
 
@@ -197,10 +251,10 @@ class VolumesHook(Hook):
             self._require_running(container)
             await self._commit(container, one)
             async with self._paused(container):
-                uses = await asyncio.to_thread(self._uses, container, one)
+                uses = await self._do(self._uses, container, one)
                 if not uses:
-                    await asyncio.to_thread(self._renew, one)
-        return sorted({use.name for use in uses})
+                    await self._do(self._renew, one)
+        return sorted({shown(use.name) for use in uses})
 
     async def _to_the_end(self, work: Coroutine[Any, Any, T]) -> T:
         """Do what changes a mount to its end, also when whoever asked for it goes away.
@@ -229,28 +283,29 @@ class VolumesHook(Hook):
 
     # -- committing
 
-    async def _commit_always(self) -> None:
+    async def _commit_always(self, container: Container, mounted: list[_Mounted]) -> None:
         while True:
             await asyncio.sleep(_COMMIT_EVERY)
-            for container in list(self._containers.values()):
-                for one in self._mounted.get(container.id, []):
-                    if one.lock.locked():
-                        continue  # it is being committed
+            for one in mounted:
+                if not one.lock.locked():  # else it is being committed
                     await self._to_the_end(self._commit_quietly(container, one))
 
     async def _commit_quietly(self, container: Container, one: _Mounted) -> None:
         async with one.lock:
             if container.id in self._containers:
-                await self._commit_if_due(container, one)
+                try:
+                    await self._commit_if_due(container, one)
+                except Exception:
+                    log.exception("volume %s in %s could not be committed", one.wanted.object_id, container.id)
 
     async def _commit_if_due(self, container: Container, one: _Mounted) -> None:
         """Commit unless the container is writing: then what it has is copied, from time to time."""
         try:
             if one.is_away:
-                await asyncio.to_thread(self._mount_again, one)
-            if one.session is None or not await asyncio.to_thread(self._volumes.has_changes, one.session):
+                await self._do(self._mount_again, one)
+            if one.session is None or not await self._do(self._volumes.has_changes, one.session):
                 return
-            uses = await asyncio.to_thread(self._uses, container, one)
+            uses = await self._do(self._uses, container, one)
             if any(use.writes for use in uses) and time.monotonic() - one.copied_at < _COPY_EVERY:
                 return
             await self._commit(container, one)
@@ -263,14 +318,14 @@ class VolumesHook(Hook):
         session = one.session
         if session is None:
             return
-        if await asyncio.to_thread(self._volumes.has_writes, session):
+        if await self._do(self._volumes.has_writes, session):
             async with self._paused(container):
-                uses = await asyncio.to_thread(self._uses, container, one)
+                uses = await self._do(self._uses, container, one)
                 in_use = any(use.writes for use in uses)
                 if not in_use:
-                    await asyncio.to_thread(self._switch, one, session)
+                    await self._do(self._switch, one, session)
             if in_use:
-                await asyncio.to_thread(self._volumes.copy, session)
+                await self._do(self._volumes.copy, session)
                 one.copied_at = time.monotonic()
         if session.unpublished:
             await self._publish(one, session)
@@ -294,9 +349,9 @@ class VolumesHook(Hook):
             self._volumes.rebase(one.session)
 
     async def _publish(self, one: _Mounted, session: Session) -> None:
-        await asyncio.to_thread(self._volumes.commit, session)
+        await self._do(self._volumes.commit, session)
         one.said = ""
-        await asyncio.to_thread(self._mounts.tidy, one.wanted.object_id, session)
+        await self._do(self._mounts.tidy, one.wanted.object_id, session)
 
     def _failed(self, container: Container, one: _Mounted, error: Exception, then: str = "") -> None:
         if isinstance(error, NotFoundError):
@@ -367,6 +422,14 @@ def _paths_checked(one: _Mounted) -> Iterator[None]:
         yield
     except PathTooLong as error:
         raise InvalidError(
-            f"The volume at {one.wanted.path} cannot be committed: {error.path[:100]}… has more than {PATH_LIMIT:,} "
-            "bytes, and no path in a volume can be longer. Shorten or remove it."
+            f"The volume at {one.wanted.path} cannot be committed: {shown(error.path[:100])}… has more than "
+            f"{PATH_LIMIT:,} bytes, and no path in a volume can be longer. Shorten or remove it."
         ) from None
+
+
+def _remove_point(point: Path) -> None:
+    """Unmount what is mounted there, which is an overlay over the point itself. Raises OSError."""
+    while unmount(point):
+        pass
+    with contextlib.suppress(FileNotFoundError):
+        point.rmdir()

@@ -56,8 +56,10 @@ class VolumeMounts:
     @contextlib.contextmanager
     def writing(self, volume_id: str) -> Iterator[Path]:
         """The files, to be changed; what was changed is committed when the block ends well. Raises `NotFoundError`."""
-        session = self._store.open(volume_id, f"server-{os.urandom(8).hex()}")
-        try:
+        with contextlib.ExitStack() as stack:
+            session = self._store.open(volume_id, f"server-{os.urandom(8).hex()}")
+            stack.callback(self._store.close, session)
+            stack.callback(self._store.discard, session)
             with self._mount_point() as target:
                 layers = self._store.layers(volume_id, session.version)
                 mount_overlay(layers, session.folder, target, flags=FLAGS, options=OPTIONS)
@@ -68,9 +70,6 @@ class VolumeMounts:
             if self._store.has_changes(session):
                 self._store.detach(session)
                 self._store.commit(session)
-        finally:
-            self._store.discard(session)
-            self._store.close(session)
         self.tidy(volume_id)
 
     def tidy(self, volume_id: str, session: Session | None = None) -> None:

@@ -8,6 +8,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -19,6 +20,7 @@ from intermodal.volumes.durable import remove_tree, write
 
 #: What tells whether a changed entry is the same as before.
 Print = tuple[Any, ...]
+_GONE = ".gone"  # the end of the name of a directory that is being deleted
 
 
 @dataclass(frozen=True)
@@ -79,17 +81,32 @@ class Session:
         """The writable directory is another one."""
         (self.folder / "copied.json").unlink(missing_ok=True)
 
+    def remove(self) -> None:
+        """Delete its directory, all at once for whoever looks after a death: half of it would look like changes."""
+        remove_session(self.folder)
+
     @staticmethod
     def left_in(volume_id: str, folder: Path) -> Session | None:
-        """What a dead server left in a directory, if anything is to be committed there."""
+        """What a dead server left in a directory, if anything is to be committed there. Raises OSError, ValueError."""
         upper, old, copied = folder / "upper", folder / "old", folder / "copied.json"
-        if old.exists() or not upper.is_dir():
-            return None  # the changes are in a pending layer
-        version = Version.from_json((folder / "version.json").read_bytes())
+        if folder.name.endswith(_GONE) or old.exists() or not upper.is_dir():
+            return None  # nothing is missing, or the changes are in a pending layer
+        try:
+            version = Version.from_json((folder / "version.json").read_bytes())
+        except FileNotFoundError:
+            return None  # it was never mounted
         session = Session(volume_id, folder.name, folder, version)
         if copied.exists():
             session.copied = {path: tuple(values) for path, values in json.loads(copied.read_bytes()).items()}
         return session if session.copied or any(upper.iterdir()) else None
+
+
+def remove_session(folder: Path) -> None:
+    """Delete the directory of a session; see `Session.remove`."""
+    gone = folder if folder.name.endswith(_GONE) else folder.with_name(folder.name + _GONE)
+    with contextlib.suppress(OSError):  # then it stays, whole
+        folder.rename(gone)
+    remove_tree(gone)
 
 
 def print_of(change: Change) -> Print:

@@ -17,6 +17,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import json
+import logging
 import os
 import re
 import stat
@@ -29,8 +30,10 @@ from pathlib import Path
 from intermodal.volumes.changes import REDIRECT, Change, Layers, changes
 from intermodal.volumes.durable import copy_changes, link, remove_long, remove_tree, sync_tree, write
 from intermodal.volumes.entries import OPAQUE, Entry, entries_of
-from intermodal.volumes.session import Session, Version, print_of
-from modal.exception import NotFoundError
+from intermodal.volumes.session import Session, Version, print_of, remove_session
+from modal.exception import Error, NotFoundError
+
+log = logging.getLogger(__name__)
 
 #: A version of more layers is merged into one.
 MERGE_ABOVE = 20
@@ -142,7 +145,7 @@ class VolumeStore:
         version = self.hold(volume_id)
         session = Session(volume_id, session_id, self._folder(volume_id) / "open" / session_id, version)
         try:
-            remove_tree(session.folder)
+            session.remove()
             session.upper.mkdir(parents=True)
             self._like_below(session, session.upper)
             session.make_work()
@@ -159,7 +162,7 @@ class VolumeStore:
         """
         if keep:
             return
-        remove_tree(session.folder)
+        session.remove()
         self._let_go(session.volume_id, self._held(session))
 
     # -- commits -----------------------------------------------------------------------------------------------
@@ -263,30 +266,37 @@ class VolumeStore:
             NotFoundError: the volume was deleted.
             OSError: the disk failed; the version is the one before, or the layer is its topmost already.
         """
-        folder = self._folder(volume_id)
-        pending = folder / "pending" / layer
+        pending = self.pending(volume_id, layer)
         if volume_id in self._deleted:
             raise NotFoundError(f"There is no volume {volume_id}; it was deleted.")
         if pending.exists():
             self._write_manifest(volume_id, layer, pending)
         with self._lock(volume_id):
-            before = self.version(volume_id)
-            version = before
-            if layer not in before.layers:
-                version = Version(before.number + 1, (layer, *before.layers))
-                pending.rename(folder / "layers" / layer)
-            try:
-                self._write_version(volume_id, version)
-            except OSError:
-                if self.version(volume_id) == before and layer not in before.layers:
-                    (folder / "layers" / layer).rename(pending)
-                raise
+            version = self.version(volume_id)
+            if layer not in version.layers:
+                version = Version(version.number + 1, (layer, *version.layers))
+            self._write_version(volume_id, version)
+            self._move_committed(volume_id, version)
         return version
+
+    def _move_committed(self, volume_id: str, version: Version) -> None:
+        """Move the pending layers that a version names to the others.
+
+        Only then: a layer that no version names is deleted there, but committed after a death as long as it is pending.
+        """
+        for layer in version.layers:
+            pending = self.pending(volume_id, layer)
+            if pending.exists():
+                pending.rename(self._folder(volume_id) / "layers" / layer)
 
     def discard(self, session: Session) -> None:
         """Forget what could not be published: nobody has it mounted, and it is not to be tried again."""
-        for layer in session.unpublished:
-            remove_tree(self.pending(session.volume_id, layer))
+        with self._lock(session.volume_id):
+            committed = self.version(session.volume_id).layers if session.unpublished else ()
+            for layer in session.unpublished:
+                if layer not in committed:
+                    remove_tree(self.pending(session.volume_id, layer))
+                    (self._folder(session.volume_id) / "manifests" / layer).unlink(missing_ok=True)
         session.unpublished = []
 
     def rebase(self, session: Session) -> list[Path]:
@@ -340,15 +350,29 @@ class VolumeStore:
     # -- upkeep ------------------------------------------------------------------------------------------------
 
     def recover(self, volume_id: str) -> int:
-        """Commit what a dead server left; returns how many layers that were. Only while nothing is mounted."""
+        """Commit what a dead server left; returns how many layers that were. Only while nothing is mounted.
+
+        A mount whose files cannot be read stays for the next start.
+
+        Raises:
+            OSError: the disk failed; what is not committed stays for the next start.
+        """
         folder = self._folder(volume_id)
         for draft in folder.glob("pending/*.draft"):
             remove_tree(draft)
+        self._move_committed(volume_id, self.version(volume_id))
         for path in sorted((folder / "open").iterdir()):
-            session = Session.left_in(volume_id, path)
-            if session is not None:
-                self._take_up(session)
-            remove_tree(path)
+            try:
+                session = Session.left_in(volume_id, path)
+                if session is not None:
+                    self._take_up(session)
+            except (Error, OSError, ValueError):
+                log.exception("what the mount %s has written to volume %s cannot be committed", path.name, volume_id)
+                # It may need any layer that is there.
+                for there in (folder / "layers").iterdir():
+                    self._count(volume_id, there.name)
+                continue
+            remove_session(path)
         layers = sorted(path.name for path in (folder / "pending").iterdir())
         for layer in layers:
             self.publish(volume_id, layer)
@@ -385,6 +409,7 @@ class VolumeStore:
         with self._lock(volume_id):
             replaces = self.version(volume_id) == old and volume_id not in self._deleted
             if replaces:
+                self._move_committed(volume_id, old)  # else it would look like one that is not committed
                 draft.rename(folder / "layers" / layer)
                 self._write_version(volume_id, Version(old.number, (layer,)))
         if not replaces:

@@ -108,6 +108,40 @@ def test_a_commit_that_fails_at_any_step_can_be_tried_again(
     assert list((store.root / VOLUME / "pending").iterdir()) == []
 
 
+@pytest.mark.parametrize(("module", "name"), STEPS)
+def test_changes_from_outside_that_fail_at_any_step_are_whole_or_not_there(
+    module: Any, name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = VolumeStore(tmp_path / "volumes")
+    store.create(VOLUME)
+    mounts = VolumeMounts(store, tmp_path / "run")
+    for at in range(1, 9):
+        before = content(mounts)
+        expected = {"a": f"new {at}", "b": "b"}
+        try:
+            with monkeypatch.context() as patched:
+                failing(module, name, patched, at)
+                with mounts.writing(VOLUME) as root:
+                    (root / "a").write_text(f"new {at}")
+                    (root / "b").write_text("b")
+        except OSError:
+            expected = content(mounts)
+            assert expected in (before, {"a": f"new {at}", "b": "b"}), "old or new"
+        assert content(mounts) == expected
+        assert list(verify(store, VOLUME)) == []
+        assert list((store.root / VOLUME / "open").iterdir()) == []
+        if at % 3 == 0:
+            with contextlib.suppress(OSError), monkeypatch.context() as patched:
+                failing(module, name, patched, at // 3)
+                mounts.merge_if_due(VOLUME, 1)
+            assert content(mounts) == expected
+    again = VolumeStore(store.root)
+    again.recover(VOLUME)
+    assert content(VolumeMounts(again, tmp_path / "run")) == expected
+    assert list(verify(again, VOLUME)) == []
+    assert list((store.root / VOLUME / "pending").iterdir()) == []
+
+
 def test_a_full_disk(small_disk: Path, tmp_path: Path) -> None:
     (tmp_path / "mounted").mkdir()
     store = VolumeStore(small_disk / "volumes")

@@ -44,6 +44,7 @@ from intermodal.control.image_service import ImageService
 from intermodal.control.interact_service import InteractService
 from intermodal.control.mount_service import MountService
 from intermodal.control.named_service import NamedService
+from intermodal.control.network_file_system_service import NetworkFileSystemService
 from intermodal.control.queue_service import QueueService
 from intermodal.control.recovery import Recovery
 from intermodal.control.retention import Retention
@@ -53,7 +54,7 @@ from intermodal.control.secret_service import SecretService
 from intermodal.control.server_service import ServerService
 from intermodal.control.token_service import TokenService
 from intermodal.control.tokens import Tokens
-from intermodal.control.volume_service import NetworkFileSystemService, VolumeService
+from intermodal.control.volume_service import VolumeService
 from intermodal.machines.app import AppPhase
 from intermodal.model.ids import new_id
 from intermodal.node.composition import NodeSettings, Storage, isolated_agent, plain_agent, storage_in
@@ -193,10 +194,10 @@ async def running(
         dicts = DictService(store, named, blobs, time.time)
         queues = QueueService(store, named, dispatcher.is_connected, time.time)
         volume_service = VolumeService(named, storage.volumes, storage.mounts, node)
-        NetworkFileSystemService(named, storage.folders)
+        folder_service = NetworkFileSystemService(named, storage.folders)
         spaces: dict[ObjectKind, Space] = {
             ObjectKind.VOLUME: volume_service,
-            ObjectKind.NETWORK_FILE_SYSTEM: storage.folders,
+            ObjectKind.NETWORK_FILE_SYSTEM: folder_service,
         }
         server_service = ServerService(settings, __version__, store, lambda: len(fleet.containers))
         token_service = TokenService(tokens, dispatcher, time.time)
@@ -226,6 +227,7 @@ async def running(
             service.register(dispatcher)
         named.restore(loaded.named, settings.session_grace)
         volume_service.forget_others()
+        folder_service.forget_others()
 
         stack.push_async_callback(dispatcher.close)
         stack.callback(call_service.leave)

@@ -1,9 +1,7 @@
-"""RPC: volumes and network file systems as containers have them mounted, and their life."""
+"""RPC: volumes as containers have them mounted, and their life."""
 
 from __future__ import annotations
 
-import asyncio
-import logging
 import os
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager
@@ -11,10 +9,10 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from intermodal.control.access import require_user
+from intermodal.control.file_deletion import FileDeletion
 from intermodal.control.named_service import NamedService
 from intermodal.control.rpc import Context, Dispatcher, ServerStream
 from intermodal.threads import in_thread
-from intermodal.volumes.live import LiveFolders
 from intermodal.volumes.mounts import VolumeMounts
 from intermodal.volumes.store import VolumeStore
 from intermodal.volumes.verify import verify
@@ -29,8 +27,6 @@ from modal._wire.messages.files import (
 )
 from modal._wire.messages.named import ObjectKind
 from modal.exception import InvalidError
-
-log = logging.getLogger(__name__)
 
 
 class MountedVolumes(Protocol):
@@ -50,7 +46,7 @@ class VolumeService:
         self._mounts = mounts
         self._node = node
         self._pool = ThreadPoolExecutor(os.cpu_count(), "volume-verify")
-        self._deleting: set[asyncio.Future[Any]] = set()
+        self._deletion = FileDeletion()
         named.holders[ObjectKind.VOLUME] = self
 
     def register(self, dispatcher: Dispatcher) -> None:
@@ -99,39 +95,9 @@ class VolumeService:
     def created(self, object_id: str) -> None:
         self._store.create(object_id)
 
+    def deleted(self, object_id: str) -> None:
+        self._deletion.start(self._store.delete, object_id)
+
     def forget_others(self) -> None:
         """Delete what deleted volumes left, since the server died while it deleted them."""
-        for volume_id in self._store.volumes():
-            if not self._named.exists(volume_id):
-                self.deleted(volume_id)
-
-    def deleted(self, object_id: str) -> None:
-        delete_in_thread(self._store.delete, object_id, self._deleting)
-
-
-class NetworkFileSystemService:
-    """Holds the live directories of network file systems."""
-
-    def __init__(self, named: NamedService, folders: LiveFolders) -> None:
-        self._folders = folders
-        self._deleting: set[asyncio.Future[Any]] = set()
-        named.holders[ObjectKind.NETWORK_FILE_SYSTEM] = self
-
-    def created(self, object_id: str) -> None:
-        self._folders.folder(object_id)
-
-    def deleted(self, object_id: str) -> None:
-        delete_in_thread(self._folders.delete, object_id, self._deleting)
-
-
-def delete_in_thread(delete: Any, object_id: str, running: set[asyncio.Future[Any]]) -> None:
-    """Delete files beside the event loop; what fails is logged, and tried again after the next start."""
-
-    def done(task: asyncio.Future[Any]) -> None:
-        running.discard(task)
-        if not task.cancelled() and task.exception() is not None:
-            log.error("the files of %s could not be deleted: %s", object_id, task.exception())
-
-    task = asyncio.ensure_future(asyncio.to_thread(delete, object_id))
-    running.add(task)
-    task.add_done_callback(done)
+        self._deletion.start(self._store.delete_others, self._named.exists)

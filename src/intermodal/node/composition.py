@@ -25,7 +25,7 @@ from intermodal.node.network.namespaces import NamespaceMaker
 from intermodal.node.runtime_copy import CompiledCopies, RuntimeCopies, SourceCopies
 from intermodal.runtimes.mock import MockRuntime
 from intermodal.runtimes.runc import RuncRuntime, RuncSettings
-from intermodal.volumes.live import LiveFolders
+from intermodal.volumes.live_folders import LiveFolders
 from intermodal.volumes.mounts import VolumeMounts
 from intermodal.volumes.store import VolumeStore
 from modal._wire.messages.app import LogStream

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import errno
+import logging
 import os
 import shutil
 import stat
@@ -15,6 +16,7 @@ from pathlib import Path
 from intermodal.volumes.changes import Change, opened
 from intermodal.volumes.entries import OPAQUE, PATH_LIMIT, WHITEOUT
 
+log = logging.getLogger(__name__)
 _libc = ctypes.CDLL(None, use_errno=True)
 #: More files than this are made durable together with everything else on their file system.
 _ONE_BY_ONE = 64
@@ -212,11 +214,13 @@ def take_over(source: Path, target: Path, status: os.stat_result) -> None:
 
 
 def remove_tree(path: Path) -> None:
-    """Delete a tree, however deep; what cannot be deleted stays."""
+    """Delete a tree, however deep; what cannot be deleted stays, and the log says so."""
     with contextlib.suppress(RecursionError):
         shutil.rmtree(path, ignore_errors=True)
     if os.path.lexists(path):
         subprocess.run(["rm", "-rf", "--", path], check=False, stderr=subprocess.DEVNULL)
+    if os.path.lexists(path):
+        log.warning("%s could not be deleted", path)
 
 
 def remove_long(top: Path) -> None:

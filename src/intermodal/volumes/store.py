@@ -23,7 +23,7 @@ import re
 import stat
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Executor
 from pathlib import Path
 
@@ -59,27 +59,41 @@ class VolumeStore:
         self._locks: dict[str, threading.RLock] = {}
         self._guard = threading.Lock()  # of what follows
         self._used: dict[str, dict[str, int]] = {}  # volume -> layer -> sessions and views that have it mounted
-        self._deleted: set[str] = set()
+        self._known: set[str] = set()  # volumes that exist, also those without directories yet
+        self._deleted: set[str] = set()  # volumes that are being deleted
 
     # -- volumes -----------------------------------------------------------------------------------------------
 
     def create(self, volume_id: str) -> None:
-        """Make an empty volume; nothing happens when it exists."""
+        """Let there be such a volume. Does not block: its directories are made when it is first used."""
+        with self._guard:
+            self._known.add(volume_id)
+
+    def _make(self, volume_id: str) -> None:
+        """Make the directories of an empty volume. Raises OSError; what is there then is used the next time."""
         folder = self._folder(volume_id)
         for name in ("layers/empty", "spare", "manifests", "pending", "open"):
             (folder / name).mkdir(parents=True, exist_ok=True)
         for name in ("layers/empty", "spare"):
             _give(folder / name, self._owner)
-        if not (folder / "version.json").exists():
-            self._write_version(volume_id, Version())
+        self._write_version(volume_id, Version())
 
     def delete(self, volume_id: str) -> None:
         """Delete a volume. What is mounted goes on as it is; the files go with the last mount."""
-        with self._guard:
+        with self._lock(volume_id), self._guard:
+            self._known.discard(volume_id)
             self._deleted.add(volume_id)
             in_use = bool(self._used.get(volume_id))
         if not in_use:
             self._remove(volume_id)
+
+    def delete_others(self, exists: Callable[[str], bool]) -> None:
+        """Delete what deleted volumes have left: those that do not exist, and what was being deleted."""
+        for path in self.root.glob("*.gone"):
+            remove_tree(path)
+        for volume_id in self.volumes():
+            if not exists(volume_id):
+                self.delete(volume_id)
 
     def volumes(self) -> list[str]:
         """The ids of all volumes on disk."""
@@ -88,11 +102,18 @@ class VolumeStore:
         return sorted(path.name for path in self.root.iterdir() if _ID.fullmatch(path.name))
 
     def version(self, volume_id: str) -> Version:
-        """What is committed now. Raises `NotFoundError`."""
-        try:
-            return Version.from_json((self._folder(volume_id) / "version.json").read_bytes())
-        except FileNotFoundError:
-            raise NotFoundError(f"There is no volume {volume_id}; it was deleted.") from None
+        """What is committed now. Raises `NotFoundError`, OSError."""
+        path = self._folder(volume_id) / "version.json"
+        with contextlib.suppress(FileNotFoundError):
+            return Version.from_json(path.read_bytes())
+        with self._lock(volume_id):
+            with self._guard:
+                is_new = volume_id in self._known
+            if not is_new:
+                raise NotFoundError(f"There is no volume {volume_id}; it was deleted.")
+            if not path.exists():
+                self._make(volume_id)
+            return Version.from_json(path.read_bytes())
 
     def layers(self, volume_id: str, version: Version) -> list[Path]:
         """The directories of a version, topmost first, above an empty one."""
@@ -358,9 +379,13 @@ class VolumeStore:
             OSError: the disk failed; what is not committed stays for the next start.
         """
         folder = self._folder(volume_id)
+        try:
+            version = self.version(volume_id)
+        except NotFoundError:
+            return 0  # it was being made
         for draft in folder.glob("pending/*.draft"):
             remove_tree(draft)
-        self._move_committed(volume_id, self.version(volume_id))
+        self._move_committed(volume_id, version)
         for path in sorted((folder / "open").iterdir()):
             try:
                 session = Session.left_in(volume_id, path)
@@ -474,10 +499,14 @@ class VolumeStore:
         write(self._folder(volume_id) / "version.json", version.to_json())
 
     def _remove(self, volume_id: str) -> None:
-        folder = self._folder(volume_id)
-        gone = self.root / f"{volume_id}.gone"
-        with contextlib.suppress(FileNotFoundError):
-            folder.rename(gone)
+        """Delete the directory of a deleted volume that nobody uses any more. Raises OSError."""
+        gone = self.root / f"{volume_id}-{os.urandom(4).hex()}.gone"
+        with self._lock(volume_id):
+            with contextlib.suppress(FileNotFoundError):
+                self._folder(volume_id).rename(gone)
+            with self._guard:
+                self._deleted.discard(volume_id)
+                self._locks.pop(volume_id, None)
         remove_tree(gone)
 
     def _take_up(self, session: Session) -> None:

@@ -192,9 +192,11 @@ async def test_background_commits_survive_an_unforeseen_error(site: Site, monkey
     await until(lambda: store.version(volume).number == 1)
 
 
-async def test_a_volume_that_is_gone_fails_the_start_and_leaves_nothing(node_data: Path, runner_home: Path) -> None:
+@pytest.mark.parametrize("gone", ["vo-" + "z" * 22, "sr-" + "z" * 22])
+async def test_what_is_gone_fails_the_start_and_leaves_nothing(gone: str, node_data: Path, runner_home: Path) -> None:
     async with open_site(node_data, runner_home) as site:
-        volumes = (MountedObject("/a", new_volume(site)), MountedObject("/b", next(_IDS)))
+        volumes = (MountedObject("/a", new_volume(site)), MountedObject("/b", gone))
         with pytest.raises(BadImage, match="/b is gone"):
             await site.start(WRITE_BOTH, volumes=volumes)
         assert list((site.storage.volumes.root / volumes[0].object_id / "open").iterdir()) == []
+        assert not (site.storage.folders.root / gone).exists()

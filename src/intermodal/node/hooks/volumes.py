@@ -43,7 +43,7 @@ from intermodal.volumes.changes import PathTooLong
 from intermodal.volumes.durable import remove_long
 from intermodal.volumes.entries import PATH_LIMIT
 from intermodal.volumes.files import shown
-from intermodal.volumes.live import LiveFolders
+from intermodal.volumes.live_folders import LiveFolders
 from intermodal.volumes.mounts import FLAGS, OPTIONS, VolumeMounts
 from intermodal.volumes.session import Session, Version
 from intermodal.volumes.store import VolumeStore
@@ -110,7 +110,7 @@ class VolumesHook(Hook):
         await self._do(self._clean)
         self._points.mkdir(mode=0o710)
         os.chown(self._points, 0, self._owner)  # root in containers reaches what is below
-        for volume_id in self._volumes.volumes():
+        for volume_id in await self._do(self._volumes.volumes):
             try:
                 layers = await self._do(self._volumes.recover, volume_id)
             except Exception:
@@ -141,16 +141,15 @@ class VolumesHook(Hook):
     async def prepare(self, container: Container) -> None:
         mounted = self._mounted[container.id] = []
         for number, wanted in enumerate(container.spec.volumes):
-            if not wanted.is_volume:
-                folder = self._folders.folder(wanted.object_id)
-                container.mounts.append(BindMount(folder, wanted.path, wanted.read_only))
-                continue
-            point = self._points / f"{container.id}-{number}"
             try:
-                await in_thread(self._open, wanted, point, mounted)
+                if wanted.is_volume:
+                    source = self._points / f"{container.id}-{number}"
+                    await in_thread(self._open, wanted, source, mounted)
+                else:
+                    source = await in_thread(self._folders.folder, wanted.object_id)
             except NotFoundError as error:
                 raise BadImage(f"What is to be mounted at {wanted.path} is gone: {error}") from error
-            container.mounts.append(BindMount(point, wanted.path, wanted.read_only, follows=True))
+            container.mounts.append(BindMount(source, wanted.path, wanted.read_only, follows=wanted.is_volume))
 
     def _open(self, wanted: MountedObject, point: Path, mounted: list[_Mounted]) -> None:
         if wanted.read_only:

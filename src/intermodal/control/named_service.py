@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import random
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
@@ -15,7 +16,8 @@ from intermodal.control.rpc_replies import kept_reply
 from intermodal.model.ids import new_id
 from intermodal.model.names import check_name
 from intermodal.store.entries import DictWrite, EntryChange, NamedRecord
-from intermodal.store.interface import Store
+from intermodal.store.front_journal import KeptReply
+from intermodal.store.interface import Store, StoreError
 from modal._wire.messages.common import Empty
 from modal._wire.messages.dict import DictEntry
 from modal._wire.messages.named import (
@@ -38,6 +40,8 @@ from modal._wire.messages.named import (
     ObjectKind,
 )
 from modal.exception import InvalidError, NotFoundError
+
+log = logging.getLogger(__name__)
 
 #: How their ids begin.
 PREFIXES = {
@@ -146,7 +150,7 @@ class NamedService:
         return self.get(ctx, replace(request, create_if_missing=False), body)
 
     def delete(self, ctx: Context, request: NamedDelete, body: bytes) -> Empty:
-        self._delete(self._require(ctx, request.kind, request.environment, request.name))
+        self._delete(self._require(ctx, request.kind, request.environment, request.name), kept_reply(ctx, Empty()))
         return Empty()
 
     def rename(self, ctx: Context, request: NamedRename, body: bytes) -> Empty:
@@ -156,7 +160,7 @@ class NamedService:
         if self._by_name.get(at, record) is not record:
             raise InvalidError(f"There is a {_word(request.kind)} {request.new_name!r} already.")
         renamed = replace(record, name=request.new_name)
-        self._store.write_now([renamed])
+        self._store.write_now([renamed], kept_reply(ctx, Empty()))
         del self._by_name[record.kind, record.environment_id, record.name]
         self._add(renamed)
         return Empty()
@@ -185,7 +189,7 @@ class NamedService:
         require_own_environment(ctx, record.environment_id)
         if record.name:
             raise InvalidError(f"The {record.kind} {record.name!r} is not ephemeral; delete it by its name.")
-        self._delete(record)
+        self._delete(record, kept_reply(ctx, Empty()))
         return Empty()
 
     # -- life --------------------------------------------------------------------------------------------------
@@ -195,10 +199,13 @@ class NamedService:
         self._present.add(session_id)
 
     def session_closed(self, session_id: str, principal: Principal) -> None:
-        """A client is gone for good: so are its ephemeral objects."""
+        """A client is gone for good: so are its ephemeral objects. What cannot be deleted is after the next start."""
         self._present.discard(session_id)
         for record in [one for one in self._by_id.values() if one.session_id == session_id]:
-            self._delete(record)
+            try:
+                self._delete(record)
+            except StoreError as error:
+                log.error("the ephemeral %s %s could not be deleted: %s", record.kind, record.object_id, error)
 
     def environment_removed(self, environment: Environment) -> None:
         """All that was in it is deleted."""
@@ -233,8 +240,8 @@ class NamedService:
         if record.name:
             self._by_name[record.kind, record.environment_id, record.name] = record
 
-    def _delete(self, record: NamedRecord) -> None:
-        self._store.write_now([replace(record, deleted=True)])
+    def _delete(self, record: NamedRecord, reply: KeptReply | None = None) -> None:
+        self._store.write_now([replace(record, deleted=True)], reply)
         del self._by_id[record.object_id]
         self._by_name.pop((record.kind, record.environment_id, record.name), None)
         self.holders[ObjectKind(record.kind)].deleted(record.object_id)

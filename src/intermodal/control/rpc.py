@@ -175,7 +175,10 @@ class Dispatcher:
     def _over(self, principal: Principal, session_id: str) -> None:
         if self._sessions.pop((principal, session_id), None) is not None:
             for closed in self.session_closed:
-                closed(session_id, principal)
+                try:
+                    closed(session_id, principal)
+                except Exception:
+                    logger.exception("what belongs to the session %s could not all be ended", session_id)
 
 
 def _anyone_is_local(token: dict[str, Any] | None) -> Principal:

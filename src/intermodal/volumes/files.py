@@ -152,7 +152,8 @@ class Tree:
             raise InvalidError("A file needs a name.")
         self.make_folder(posixpath.dirname(path))
         with self._parent(path) as (folder, name):
-            assert folder is not None  # it was made
+            if folder is None:
+                raise InvalidError(f"{'/' + path!r} cannot be made: its directory was deleted meanwhile.")
             there = _status(folder, name)
             if there is not None and stat.S_ISDIR(there.st_mode):
                 raise InvalidError(f"{'/' + path!r} is a directory and cannot be overwritten by a file.")
@@ -237,6 +238,9 @@ class Tree:
         with self._parent(source) as (folder, name), self._parent(target) as (to_folder, to_name):
             if folder is None or to_folder is None:
                 return
+            there = _status(to_folder, to_name)
+            if there is not None and stat.S_ISDIR(there.st_mode):
+                raise InvalidError(f"{'/' + target!r} is a directory and cannot be overwritten by a link.")
             with contextlib.suppress(FileNotFoundError):
                 os.unlink(to_name, dir_fd=to_folder)
             os.symlink(os.readlink(name, dir_fd=folder), to_name, dir_fd=to_folder)

@@ -150,3 +150,24 @@ def test_globs(root: Path, pattern: str, expected: list[str]) -> None:
     (root / ("a" * 200)).write_text("")
     with Tree(root) as tree:
         assert sorted(names(tree, pattern)) == expected
+
+
+def test_a_directory_that_is_deleted_while_a_file_is_put_there(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    make_folder = Tree.make_folder
+
+    def made_and_deleted(self: Tree, path: str) -> None:
+        make_folder(self, path)
+        (root / "d").rmdir()
+
+    monkeypatch.setattr(Tree, "make_folder", made_and_deleted)
+    with Tree(root) as tree, pytest.raises(InvalidError, match="'/d/file'"), tree.replacing("d/file", 0o644):
+        pass
+
+
+def test_a_link_is_not_copied_over_a_directory(root: Path) -> None:
+    (root / "source").mkdir()
+    (root / "source/name").symlink_to("anywhere")
+    (root / "target/source/name").mkdir(parents=True)
+    with Tree(root) as tree, pytest.raises(InvalidError, match="'/target/source/name' is a directory"):
+        tree.copy(["source"], "target")
+    assert (root / "target/source/name").is_dir()

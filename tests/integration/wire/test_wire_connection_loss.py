@@ -229,6 +229,14 @@ async def test_a_session_lives_over_connections_and_ends_with_goodbye(server: Se
     await until(lambda: events == [("opened", "se-a", kind), ("closed", "se-a", kind)])
 
 
+async def test_whoever_fails_when_a_session_ends_keeps_nobody_else_from_hearing_of_it(server: Server):
+    events = []
+    server.dispatcher.session_closed += [lambda session, principal: 1 // 0, lambda session, _: events.append(session)]
+    async with server.connected("se-a"):
+        pass
+    await until(lambda: events == ["se-a"])
+
+
 async def test_a_session_is_not_connected_from_its_goodbye_on():
     dispatcher = Dispatcher()
     protocol = dispatcher.connection_protocol(lambda token: LOCAL)

@@ -168,6 +168,7 @@ async def running(
             version=__version__, session_grace=settings.session_grace, client_timeout=settings.client_timeout
         )
         storage = storage_in(settings.data_dir.resolve(), settings.run_dir, settings.uid_base)
+        stack.push_async_callback(asyncio.to_thread, storage.close)
         await asyncio.to_thread(storage.mounts.clean_up)
         node = _make_node(settings, blobs, fleet, ContainerCalls(dispatcher, fleet, tokens), storage)
         stack.push_async_callback(node.close)

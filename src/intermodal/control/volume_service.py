@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any, Protocol
@@ -45,7 +43,6 @@ class VolumeService:
         self._store = store
         self._mounts = mounts
         self._node = node
-        self._pool = ThreadPoolExecutor(os.cpu_count(), "volume-verify")
         self._deletion = FileDeletion()
         named.holders[ObjectKind.VOLUME] = self
 
@@ -66,7 +63,7 @@ class VolumeService:
     async def verify(self, ctx: Context, request: VolumeRef, body: bytes, stream: ServerStream[Any, Any]) -> None:
         require_user(ctx)
         self._named.require_object(ctx, ObjectKind.VOLUME, request.volume_id)
-        problems = verify(self._store, request.volume_id, self._pool)
+        problems = verify(self._store, request.volume_id)
         try:
             while (problem := await in_thread(next, problems, None)) is not None:
                 await stream.send(VolumeProblem(problem))

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -48,12 +50,19 @@ class Storage:
     volumes: VolumeStore
     mounts: VolumeMounts
     folders: LiveFolders
+    hashing: ThreadPoolExecutor
+
+    def close(self) -> None:
+        """End the threads. Nothing is to be committed or compared any more."""
+        self.hashing.shutdown()
 
 
 def storage_in(data_dir: Path, run_dir: Path, owner: int) -> Storage:
     """The storage of a data directory, whose files belong to `owner`, who is root in containers."""
-    volumes = VolumeStore(data_dir / "volumes", owner)
-    return Storage(volumes, VolumeMounts(volumes, run_dir / "volumes"), LiveFolders(data_dir / "shared", owner))
+    hashing = ThreadPoolExecutor(os.cpu_count(), "volume-digests")
+    volumes = VolumeStore(data_dir / "volumes", owner, hashing)
+    mounts = VolumeMounts(volumes, run_dir / "volumes")
+    return Storage(volumes, mounts, LiveFolders(data_dir / "shared", owner), hashing)
 
 
 def isolated_agent(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from concurrent.futures import Executor
 from dataclasses import dataclass
 from pathlib import Path
@@ -81,8 +81,16 @@ def is_opaque(path: str | os.PathLike[str]) -> bool:
         return False
 
 
-def entries_of(root: Path, pool: Executor | None = None) -> list[Entry]:
-    """Every entry of a layer, with the digests of its files. Raises OSError."""
+def entries_of(root: Path, pool: Executor | None = None, known: Mapping[int, str] | None = None) -> list[Entry]:
+    """Every entry of a layer, with the digests of its files.
+
+    Args:
+        pool: hashes large files on several cores.
+        known: digests of files that need not be read, by their inode number.
+
+    Raises OSError.
+    """
+    known = known or {}
     found = []
     for path, status in walk(root):
         kind = kind_of(status)
@@ -95,7 +103,7 @@ def entries_of(root: Path, pool: Executor | None = None) -> list[Entry]:
                 status.st_uid,
                 status.st_gid,
                 status.st_size if kind == "file" else 0,
-                digest_of(full, pool) if kind == "file" else "",
+                (known.get(status.st_ino) or digest_of(full, pool)) if kind == "file" else "",
                 str(full.readlink()) if kind == "link" else "",
                 kind == "directory" and is_opaque(full),
             )

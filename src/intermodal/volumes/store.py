@@ -23,7 +23,7 @@ import re
 import stat
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Executor
 from pathlib import Path
 
@@ -55,7 +55,7 @@ class VolumeStore:
     def __init__(self, root: Path, owner: int = 0, pool: Executor | None = None) -> None:
         self.root = root
         self._owner = owner
-        self._pool = pool
+        self.pool = pool
         self._locks: dict[str, threading.RLock] = {}
         self._guard = threading.Lock()  # of what follows
         self._used: dict[str, dict[str, int]] = {}  # volume -> layer -> sessions and views that have it mounted
@@ -428,9 +428,12 @@ class VolumeStore:
         return [Entry.from_json(values) for values in json.loads(data)]
 
     def replace_layers(self, volume_id: str, old: Version, layer: str, draft: Path) -> bool:
-        """Let a draft of a layer with the same files stand for all of `old`; False if there is a newer version."""
+        """Let a draft of a layer that links the same files stand for all of `old`; False if there is a newer version.
+
+        What was committed is not read again: harm that the disk does to it is found by comparing it with the digests.
+        """
         folder = self._folder(volume_id)
-        self._write_manifest(volume_id, layer, draft)
+        self._write_manifest(volume_id, layer, draft, self._digests(volume_id, old))
         with self._lock(volume_id):
             replaces = self.version(volume_id) == old and volume_id not in self._deleted
             if replaces:
@@ -441,6 +444,16 @@ class VolumeStore:
             (folder / "manifests" / layer).unlink(missing_ok=True)
         self.collect(volume_id)
         return replaces
+
+    def _digests(self, volume_id: str, version: Version) -> dict[int, str]:
+        """The digests of a version's files by inode number, of layers whose manifests can be read."""
+        found = {}
+        for layer, folder in zip(version.layers, self.layers(volume_id, version), strict=False):
+            with contextlib.suppress(OSError, ValueError, TypeError):
+                for entry in self.manifest(volume_id, layer):
+                    if entry.kind == "file":
+                        found[(folder / entry.path).lstat().st_ino] = entry.digest
+        return found
 
     @contextlib.contextmanager
     def held(self, volume_id: str) -> Iterator[Version]:
@@ -488,9 +501,9 @@ class VolumeStore:
         old, layer = session.merged
         return (*session.version.layers[: -len(old)], layer)
 
-    def _write_manifest(self, volume_id: str, layer: str, root: Path) -> None:
-        """List what a layer has, and make that and the layer durable."""
-        entries = entries_of(root, self._pool)
+    def _write_manifest(self, volume_id: str, layer: str, root: Path, known: Mapping[int, str] | None = None) -> None:
+        """List what a layer has, and make that and the layer durable. `known`: digests by inode number."""
+        entries = entries_of(root, self.pool, known)
         sync_tree(root, [entry.path for entry in entries if entry.kind == "file"])
         text = json.dumps([entry.to_json() for entry in entries], ensure_ascii=False)
         write(self._folder(volume_id) / "manifests" / layer, text.encode("utf-8", "surrogateescape"))

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Generator
-from concurrent.futures import Executor
 
 from intermodal.volumes.entries import entries_of
 from intermodal.volumes.store import VolumeStore
 
 
-def verify(store: VolumeStore, volume_id: str, pool: Executor | None = None) -> Generator[str, None, None]:
+def verify(store: VolumeStore, volume_id: str) -> Generator[str, None, None]:
     """Read every file of the current version; gives a sentence for each thing that is not as it was committed.
 
     Raises `NotFoundError`.
@@ -24,7 +23,7 @@ def verify(store: VolumeStore, volume_id: str, pool: Executor | None = None) -> 
             if not folder.is_dir():
                 yield f"layer {layer}: it is missing"
                 continue
-            found = {entry.path: entry for entry in entries_of(folder, pool)}
+            found = {entry.path: entry for entry in entries_of(folder, store.pool)}
             for path in sorted(expected.keys() | found.keys()):
                 was, now = expected.get(path), found.get(path)
                 if was is None:

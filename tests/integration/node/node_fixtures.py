@@ -274,4 +274,5 @@ async def open_site(data: Path, home: Path, api: Any = None, **settings: Any) ->
         yield Site(agent, recorder, copies, image, data, storage)
     finally:
         await agent.close()
+        storage.close()
         await until(lambda: not leftovers(data), 5)

@@ -12,6 +12,7 @@ import pytest
 from mounted_volume import VOLUME, Mounted
 
 from intermodal.runtimes.syscalls import unmount
+from intermodal.volumes import entries
 from intermodal.volumes.changes import PathTooLong
 from intermodal.volumes.mounts import VolumeMounts
 from intermodal.volumes.store import MERGE_ABOVE, VolumeStore
@@ -239,6 +240,35 @@ def test_many_commits_are_merged(store: VolumeStore, mounts: VolumeMounts, mount
     assert list(reader.root.iterdir()) == [], "a mount keeps what it has"
     reader.reload()
     assert (reader.root / "last").read_text() == str(number)
+
+
+def test_a_merge_reads_no_file_and_believes_none(
+    store: VolumeStore, mounts: VolumeMounts, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for number in range(3):
+        with mounts.writing(VOLUME) as root:
+            (root / f"f{number}").write_text(str(number))
+            (root / "last").write_text(str(number))
+    with monkeypatch.context() as patched:
+        patched.setattr(entries, "digest_of", lambda path, pool: pytest.fail(f"{path} is read"))
+        assert mounts.merge_if_due(VOLUME, 1)
+    assert list(verify(store, VOLUME)) == []
+    with mounts.writing(VOLUME) as root:
+        (root / "more").write_text("x")
+    (store.layers(VOLUME, store.version(VOLUME))[1] / "f1").write_text("harm")
+    assert mounts.merge_if_due(VOLUME, 1)
+    [problem] = verify(store, VOLUME)
+    assert "'f1' has changed" in problem
+
+
+def test_a_merge_does_without_a_manifest_that_is_broken(store: VolumeStore, mounts: VolumeMounts) -> None:
+    for name in "ab":
+        with mounts.writing(VOLUME) as root:
+            (root / name).write_text(name)
+    (store.root / VOLUME / "manifests" / store.version(VOLUME).layers[0]).write_text("[[")
+    assert mounts.merge_if_due(VOLUME, 1)
+    assert content(mounts) == {"a": "a", "b": "b"}
+    assert list(verify(store, VOLUME)) == []
 
 
 def test_layers_that_are_mounted_stay(

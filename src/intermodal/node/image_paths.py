@@ -11,38 +11,21 @@ from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
 
 from intermodal.model.errors import BadImage
+from intermodal.overlay.layers import Layers
 
 _MOST_LINKS = 40
-_OPAQUE = "trusted.overlay.opaque"
 
 
 class ImagePaths:
     """The files of an image, from its layers (topmost first)."""
 
     def __init__(self, layers: Sequence[Path]) -> None:
-        self._layers = layers
+        self._layers = Layers(layers)
 
     def lstat(self, path: PurePosixPath) -> tuple[Path, os.stat_result] | None:
         """The file at `path`, whose parents are no links, and its place on this machine; None when there is none."""
-        for layer in self._layers:
-            place, status = layer, layer.lstat()
-            hides_lower = False
-            for part in path.parts[1:]:
-                if not stat.S_ISDIR(status.st_mode):
-                    return None  # (a link above is never followed here: it may lead out of the image)
-                hides_lower = hides_lower or (place != layer and _is_opaque(place))
-                place = place / part
-                try:
-                    status = place.lstat()
-                except FileNotFoundError:
-                    break
-                if _is_whiteout(status):
-                    return None
-            else:
-                return place, status
-            if hides_lower:
-                return None
-        return None
+        place = self._layers.find("/".join(path.parts[1:]))
+        return None if place is None else (place, place.lstat())
 
     def resolve_directory(self, path: PurePosixPath) -> PurePosixPath:
         """Follow the links in `path`, which need not exist; the result has none.
@@ -71,14 +54,3 @@ class ImagePaths:
             else:
                 resolved = resolved / part
         return resolved
-
-
-def _is_whiteout(status: os.stat_result) -> bool:
-    return stat.S_ISCHR(status.st_mode) and status.st_rdev == 0
-
-
-def _is_opaque(directory: Path) -> bool:
-    try:
-        return os.getxattr(directory, _OPAQUE, follow_symlinks=False) == b"y"
-    except OSError:
-        return False

@@ -13,14 +13,15 @@ import contextlib
 import errno
 import os
 import stat
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from intermodal.overlay.layers import Layers
+from intermodal.overlay.marks import REDIRECT, is_opaque, is_whiteout
 from intermodal.runtimes.syscalls import open_in_root
-from intermodal.volumes.entries import OPAQUE, PATH_LIMIT, WHITEOUT, is_opaque
+from intermodal.volumes.entries import PATH_LIMIT
 
-REDIRECT = "trusted.overlay.redirect"
 #: What the system says of a path that is not what it was a moment ago.
 _CHANGED = (errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.ESTALE)
 
@@ -48,50 +49,7 @@ class Change:
 
     @property
     def is_whiteout(self) -> bool:
-        return stat.S_ISCHR(self.status.st_mode) and self.status.st_rdev == WHITEOUT
-
-
-class Layers:
-    """The merged view of committed layers, topmost first. They have no renamed directories."""
-
-    def __init__(self, layers: Sequence[Path]) -> None:
-        self._folders: dict[str, list[Path]] = {"": list(layers)}
-
-    def find(self, path: str) -> Path | None:
-        """The entry that a path has, whose parents are directories."""
-        parent, _, name = path.rpartition("/")
-        for folder in self.folders(parent):
-            with contextlib.suppress(FileNotFoundError):
-                return None if _is_whiteout((folder / name).lstat()) else folder / name
-        return None
-
-    def folders(self, path: str) -> list[Path]:
-        """The directories that make up one, topmost first; none if it is no directory."""
-        if path in self._folders:
-            return self._folders[path]
-        parent, _, name = path.rpartition("/")
-        found: list[Path] = []
-        for folder in self.folders(parent):
-            one = folder / name
-            try:
-                mode = one.lstat().st_mode
-            except FileNotFoundError:
-                continue
-            if not stat.S_ISDIR(mode):
-                break
-            found.append(one)
-            if is_opaque(one):
-                break
-        self._folders[path] = found
-        return found
-
-    def entries(self, path: str) -> dict[str, Path]:
-        """What is in a directory, by name."""
-        found: dict[str, Path] = {}
-        for folder in self.folders(path):
-            for entry in folder.iterdir():
-                found.setdefault(entry.name, entry)
-        return {name: one for name, one in found.items() if not _is_whiteout(one.lstat())}
+        return is_whiteout(self.status)
 
 
 def changes(upper: Path, below: Layers) -> Iterator[Change]:
@@ -107,35 +65,43 @@ def changes(upper: Path, below: Layers) -> Iterator[Change]:
         folders: list[tuple[str, bool, str | None]] = [("", True, None)]
         while folders:
             path, is_above, source = folders.pop()
-            found: dict[str, Change] = {}
-            if source is not None:
-                for name, entry in below.entries(source).items():
-                    found[name] = Change(_join(path, name), entry.lstat(), entry)
-            origins = {name: _join(source or "", name) for name in found}
-            if is_above:
-                for change, redirect in _above(root, path):
-                    name = change.path.rpartition("/")[2]
-                    here = path if source is None else source
-                    at = _join(here, name) if redirect is None else _redirected(here, redirect)
-                    # A rename that failed has left the mark of one to where it is.
-                    if at != _join(here, name) and not change.opaque:
-                        origins[name] = at
-                        change = Change(change.path, change.status, None, True)
-                    elif change.opaque or not change.is_directory:
-                        origins.pop(name, None)
-                    found[name] = change
-            ordered = sorted(found)
-            for name in ordered:
-                if len(os.fsencode(found[name].path)) > PATH_LIMIT:
-                    raise PathTooLong(found[name].path)
-            yield from (found[name] for name in ordered)
+            found, origins = _changes_in(root, path, is_above, source, below)
+            for change in found:
+                if len(os.fsencode(change.path)) > PATH_LIMIT:
+                    raise PathTooLong(change.path)
+            yield from found
             folders += [
-                (found[name].path, found[name].below is None, origins.get(name))
-                for name in reversed(ordered)
-                if found[name].is_directory
+                (change.path, change.below is None, origins.get(change.path))
+                for change in reversed(found)
+                if change.is_directory
             ]
     finally:
         os.close(root)
+
+
+def _changes_in(
+    root: int, path: str, is_above: bool, source: str | None, below: Layers
+) -> tuple[list[Change], dict[str, str]]:
+    """What is in a directory, by name; and of the directories in it, where further content of theirs is below."""
+    found: dict[str, Change] = {}
+    origins: dict[str, str] = {}
+    if source is not None:
+        for name, entry in below.entries(source).items():
+            full = _join(path, name)
+            found[full] = Change(full, entry.lstat(), entry)
+            origins[full] = _join(source, name)
+    here = path if source is None else source
+    for change, redirect in _above(root, path) if is_above else ():
+        usual = _join(here, change.path.rpartition("/")[2])
+        at = usual if redirect is None else _redirected(here, redirect)
+        # A rename that failed has left the mark of one to where it is.
+        if at != usual and not change.opaque:
+            origins[change.path] = at
+            change = Change(change.path, change.status, None, True)
+        elif change.opaque or not change.is_directory:
+            origins.pop(change.path, None)
+        found[change.path] = change
+    return [found[full] for full in sorted(found)], origins
 
 
 def _redirected(folder: str, redirect: str) -> str:
@@ -183,12 +149,8 @@ def _mark(path: str, name: str) -> str | None:
         return None
 
 
-def _is_whiteout(status: os.stat_result) -> bool:
-    return stat.S_ISCHR(status.st_mode) and status.st_rdev == WHITEOUT
-
-
 def _join(folder: str, name: str) -> str:
     return f"{folder}/{name}" if folder else name
 
 
-__all__ = ["OPAQUE", "REDIRECT", "Change", "Layers", "PathTooLong", "changes", "opened"]
+__all__ = ["Change", "PathTooLong", "changes", "opened"]

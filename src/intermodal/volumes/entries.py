@@ -10,13 +10,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from intermodal.overlay.marks import is_opaque, is_whiteout
 from intermodal.volumes.digests import digest_of
 
-OPAQUE = "trusted.overlay.opaque"
 #: Bytes of a path in a volume: the rest of what Linux allows is for the directories that volumes are kept in.
 PATH_LIMIT = 3584
-#: Numbers that overlayfs gives the device of a whiteout: it deletes what lower layers have of this name.
-WHITEOUT = os.makedev(0, 0)
 
 
 @dataclass(frozen=True)
@@ -69,16 +67,9 @@ def kind_of(status: os.stat_result) -> str:
         return "directory"
     if stat.S_ISLNK(mode):
         return "link"
-    if stat.S_ISCHR(mode) and status.st_rdev == WHITEOUT:
+    if is_whiteout(status):
         return "whiteout"
     return "special"
-
-
-def is_opaque(path: str | os.PathLike[str]) -> bool:
-    try:
-        return os.getxattr(path, OPAQUE, follow_symlinks=False) == b"y"
-    except OSError:
-        return False
 
 
 def entries_of(root: Path, pool: Executor | None = None, known: Mapping[int, str] | None = None) -> list[Entry]:

@@ -11,8 +11,9 @@ from pathlib import Path
 
 from intermodal.overlay.mounts import mount_overlay
 from intermodal.runtimes.syscalls import MS_NODEV, MS_NOSUID, MS_RDONLY, unmount
-from intermodal.volumes.durable import remove_tree, take_over
+from intermodal.volumes.durable import remove_tree
 from intermodal.volumes.entries import kind_of, walk
+from intermodal.volumes.layer_copies import take_over
 from intermodal.volumes.session import Session, Version
 from intermodal.volumes.store import MERGE_ABOVE, VolumeStore
 from modal.exception import Error

@@ -27,9 +27,12 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Executor
 from pathlib import Path
 
-from intermodal.volumes.changes import REDIRECT, Change, Layers, changes
-from intermodal.volumes.durable import copy_changes, link, remove_long, remove_tree, sync_tree, write
-from intermodal.volumes.entries import OPAQUE, Entry, entries_of
+from intermodal.overlay.layers import Layers
+from intermodal.overlay.marks import OPAQUE, REDIRECT
+from intermodal.volumes.changes import Change, changes
+from intermodal.volumes.durable import remove_long, remove_tree, sync_tree, write
+from intermodal.volumes.entries import Entry, entries_of
+from intermodal.volumes.layer_copies import copy_changes, link
 from intermodal.volumes.session import Session, Version, print_of, remove_session
 from modal.exception import Error, NotFoundError
 

@@ -20,7 +20,7 @@ from intermodal.volumes.durable import remove_tree, write
 
 #: What tells whether a changed entry is the same as before.
 Print = tuple[Any, ...]
-_GONE = ".gone"  # the end of the name of a directory that is being deleted
+GONE = ".gone"  # the end of the name of a directory that is being deleted
 
 
 @dataclass(frozen=True)
@@ -85,25 +85,10 @@ class Session:
         """Delete its directory, all at once for whoever looks after a death: half of it would look like changes."""
         remove_session(self.folder)
 
-    @staticmethod
-    def left_in(volume_id: str, folder: Path) -> Session | None:
-        """What a dead server left in a directory, if anything is to be committed there. Raises OSError, ValueError."""
-        upper, old, copied = folder / "upper", folder / "old", folder / "copied.json"
-        if folder.name.endswith(_GONE) or old.exists() or not upper.is_dir():
-            return None  # nothing is missing, or the changes are in a pending layer
-        try:
-            version = Version.from_json((folder / "version.json").read_bytes())
-        except FileNotFoundError:
-            return None  # it was never mounted
-        session = Session(volume_id, folder.name, folder, version)
-        if copied.exists():
-            session.copied = {path: tuple(values) for path, values in json.loads(copied.read_bytes()).items()}
-        return session if session.copied or any(upper.iterdir()) else None
-
 
 def remove_session(folder: Path) -> None:
     """Delete the directory of a session; see `Session.remove`."""
-    gone = folder if folder.name.endswith(_GONE) else folder.with_name(folder.name + _GONE)
+    gone = folder if folder.name.endswith(GONE) else folder.with_name(folder.name + GONE)
     with contextlib.suppress(OSError):  # then it stays, whole
         folder.rename(gone)
     remove_tree(gone)

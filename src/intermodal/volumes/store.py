@@ -7,36 +7,33 @@
     <root>/<volume>/open/<session>/  the writable directories of one mount
 
 A commit takes the writable directory of a mount as it is: nothing is copied. It becomes a pending layer by one rename,
-is hashed and made durable there, and counts once `version.json`, replaced by another rename, names it. So a death at
-any moment leaves the version before or the one after. Pending layers and writable directories that a dead server left
-are committed when the next one starts. What is put on top last wins, file by file.
+is hashed and made durable there, and counts once `version.json`, replaced by another rename, names it; then it is moved
+to the others. So a death at any moment leaves the version before or the one after. Pending layers and writable
+directories that a dead server left are committed when the next one starts (`recovery.py`). What is put on top last
+wins, file by file.
 """
 
 from __future__ import annotations
 
 import contextlib
-import errno
-import json
-import logging
 import os
 import re
 import stat
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Executor
 from pathlib import Path
 
 from intermodal.overlay.layers import Layers
-from intermodal.overlay.marks import OPAQUE, REDIRECT
 from intermodal.volumes.changes import Change, changes
-from intermodal.volumes.durable import remove_long, remove_tree, sync_tree, write
-from intermodal.volumes.entries import Entry, entries_of
-from intermodal.volumes.layer_copies import copy_changes, link
-from intermodal.volumes.session import Session, Version, print_of, remove_session
-from modal.exception import Error, NotFoundError
-
-log = logging.getLogger(__name__)
+from intermodal.volumes.durable import remove_tree, write
+from intermodal.volumes.entries import Entry
+from intermodal.volumes.holds import Holds
+from intermodal.volumes.manifests import read_manifest, write_manifest
+from intermodal.volumes.session import Session, Version, print_of
+from intermodal.volumes.upper_layer import copy_delta, delta_of, settle
+from modal.exception import NotFoundError
 
 #: A version of more layers is merged into one.
 MERGE_ABOVE = 20
@@ -60,33 +57,21 @@ class VolumeStore:
         self._owner = owner
         self.pool = pool
         self._locks: dict[str, threading.RLock] = {}
-        self._guard = threading.Lock()  # of what follows
-        self._used: dict[str, dict[str, int]] = {}  # volume -> layer -> sessions and views that have it mounted
+        self._guard = threading.Lock()  # of the locks
         self._known: set[str] = set()  # volumes that exist, also those without directories yet
-        self._deleted: set[str] = set()  # volumes that are being deleted
+        self._holds = Holds()
 
     # -- volumes -----------------------------------------------------------------------------------------------
 
     def create(self, volume_id: str) -> None:
         """Let there be such a volume. Does not block: its directories are made when it is first used."""
-        with self._guard:
-            self._known.add(volume_id)
-
-    def _make(self, volume_id: str) -> None:
-        """Make the directories of an empty volume. Raises OSError; what is there then is used the next time."""
-        folder = self._folder(volume_id)
-        for name in ("layers/empty", "spare", "manifests", "pending", "open"):
-            (folder / name).mkdir(parents=True, exist_ok=True)
-        for name in ("layers/empty", "spare"):
-            _give(folder / name, self._owner)
-        self._write_version(volume_id, Version())
+        self._known.add(volume_id)
 
     def delete(self, volume_id: str) -> None:
         """Delete a volume. What is mounted goes on as it is; the files go with the last mount."""
-        with self._lock(volume_id), self._guard:
+        with self._lock(volume_id):
             self._known.discard(volume_id)
-            self._deleted.add(volume_id)
-            in_use = bool(self._used.get(volume_id))
+            in_use = self._holds.delete(volume_id)
         if not in_use:
             self._remove(volume_id)
 
@@ -106,21 +91,19 @@ class VolumeStore:
 
     def version(self, volume_id: str) -> Version:
         """What is committed now. Raises `NotFoundError`, OSError."""
-        path = self._folder(volume_id) / "version.json"
+        path = self.folder(volume_id) / "version.json"
         with contextlib.suppress(FileNotFoundError):
             return Version.from_json(path.read_bytes())
         with self._lock(volume_id):
-            with self._guard:
-                is_new = volume_id in self._known
-            if not is_new:
-                raise NotFoundError(f"There is no volume {volume_id}; it was deleted.")
+            if volume_id not in self._known:
+                raise _gone(volume_id)
             if not path.exists():
                 self._make(volume_id)
             return Version.from_json(path.read_bytes())
 
     def layers(self, volume_id: str, version: Version) -> list[Path]:
         """The directories of a version, topmost first, above an empty one."""
-        folder = self._folder(volume_id)
+        folder = self.folder(volume_id)
         found = []
         for layer in (*version.layers, "empty"):
             path = folder / "layers" / layer
@@ -129,7 +112,7 @@ class VolumeStore:
 
     def spare_layer(self, volume_id: str) -> Path:
         """A further empty directory, for a mount that needs two."""
-        return self._folder(volume_id) / "spare"
+        return self.folder(volume_id) / "spare"
 
     # -- mounts ------------------------------------------------------------------------------------------------
 
@@ -137,29 +120,30 @@ class VolumeStore:
         """The current version, whose layers stay until `let_go`. Raises `NotFoundError`."""
         with self._lock(volume_id):
             version = self.version(volume_id)
-            with self._guard:
-                if volume_id in self._deleted:
-                    raise NotFoundError(f"There is no volume {volume_id}; it was deleted.")
-                counts = self._used.setdefault(volume_id, {})
-                for layer in (*version.layers, "empty"):
-                    counts[layer] = counts.get(layer, 0) + 1
+            if self._holds.is_deleted(volume_id):
+                raise _gone(volume_id)
+            self._holds.take(volume_id, (*version.layers, "empty"))
         return version
 
     def let_go(self, volume_id: str, version: Version) -> None:
         """The end of one `hold`. Deletes layers that nothing needs any more."""
         self._let_go(volume_id, (*version.layers, "empty"))
 
+    @contextlib.contextmanager
+    def held(self, volume_id: str) -> Iterator[Version]:
+        """The current version, held while the block runs."""
+        version = self.hold(volume_id)
+        try:
+            yield version
+        finally:
+            self.let_go(volume_id, version)
+
+    def hold_everything(self, volume_id: str) -> None:
+        """Keep every layer that is there until this process ends."""
+        self._holds.take(volume_id, os.listdir(self.folder(volume_id) / "layers"))  # noqa: PTH208
+
     def _let_go(self, volume_id: str, layers: Sequence[str]) -> None:
-        with self._guard:
-            counts = self._used.get(volume_id, {})
-            for layer in layers:
-                counts[layer] -= 1
-                if not counts[layer]:
-                    del counts[layer]
-            if not counts:
-                self._used.pop(volume_id, None)
-            last = not counts and volume_id in self._deleted
-        if last:
+        if self._holds.drop(volume_id, layers):
             self._remove(volume_id)
         else:
             self.collect(volume_id)
@@ -167,7 +151,7 @@ class VolumeStore:
     def open(self, volume_id: str, session_id: str) -> Session:
         """Begin a mount that writes. Raises `NotFoundError`."""
         version = self.hold(volume_id)
-        session = Session(volume_id, session_id, self._folder(volume_id) / "open" / session_id, version)
+        session = Session(volume_id, session_id, self.folder(volume_id) / "open" / session_id, version)
         try:
             session.remove()
             session.upper.mkdir(parents=True)
@@ -199,8 +183,7 @@ class VolumeStore:
         """Whether something was written since it was last detached or copied."""
         if not session.copied:
             return any(True for _ in session.upper.iterdir())
-        changed, gone, _ = self._delta(session, self._changes(session))
-        return bool(changed or gone)
+        return bool(delta_of(session, self.changes(session), self.below(session)))
 
     def detach(self, session: Session) -> None:
         """Take the writable directory as a pending layer and give the session an empty one.
@@ -213,11 +196,23 @@ class VolumeStore:
         """
         layer = self.new_layer(session.volume_id)
         pending = self.pending(session.volume_id, layer)
+        below = self.below(session)
         if session.copied:
-            found = self._changes(session)
-            self._copy_delta(session, layer, found, self._delta(session, found))
+            delta = delta_of(session, self.changes(session), below)
+            copy_delta(session.upper, self.draft(session.volume_id, layer), pending, delta)
         else:
-            self._settle(session.upper, session.volume_id, session.version)
+            settle(session.upper, below)
+        self._put_aside(session, layer)
+        if session.merged is not None:
+            session.unused, session.merged = (*session.unused, *session.merged[0]), None
+        session.copied, session.copies = {}, []
+        self._holds.take(session.volume_id, (layer,))
+        session.unpublished.append(layer)
+        remove_tree(session.folder / "old")
+
+    def _put_aside(self, session: Session, layer: str) -> None:
+        """Take the writable directory away, as the pending layer unless there is a copy of that already."""
+        pending = self.pending(session.volume_id, layer)
         before, moved = session.version, False
         aside = session.folder / "old" if session.copied else pending
         try:
@@ -242,30 +237,25 @@ class VolumeStore:
                 session.remember_version()
                 session.remember_copied()
             raise
-        if session.merged is not None:
-            session.unused, session.merged = (*session.unused, *session.merged[0]), None
-        session.copied, session.copies = {}, []
-        self._count(session.volume_id, layer)
-        session.unpublished.append(layer)
-        remove_tree(session.folder / "old")
 
     def copy(self, session: Session) -> bool:
         """Copy what has changed since the last copy as a pending layer; False when nothing has changed.
 
         For a mount that is in use: a file that is being written is copied as it is now. Raises OSError.
         """
-        found = self._changes(session)
-        delta = self._delta(session, found)
-        if not delta[0] and not delta[1]:
+        found = self.changes(session)
+        delta = delta_of(session, found, self.below(session))
+        if not delta:
             return False
         layer = self.new_layer(session.volume_id)
         time.sleep(_TICK)  # else what is written after it was copied could have the time that was seen
-        self._copy_delta(session, layer, found, delta)
+        pending = self.pending(session.volume_id, layer)
+        copy_delta(session.upper, self.draft(session.volume_id, layer), pending, delta)
         session.copied = {change.path: print_of(change) for change in found}
         with contextlib.suppress(OSError):
             session.remember_copied()
         session.copies.append(layer)
-        self._count(session.volume_id, layer)
+        self._holds.take(session.volume_id, (layer,))
         session.unpublished.append(layer)
         return True
 
@@ -291,19 +281,19 @@ class VolumeStore:
             OSError: the disk failed; the version is the one before, or the layer is its topmost already.
         """
         pending = self.pending(volume_id, layer)
-        if volume_id in self._deleted:
-            raise NotFoundError(f"There is no volume {volume_id}; it was deleted.")
+        if self._holds.is_deleted(volume_id):
+            raise _gone(volume_id)
         if pending.exists():
-            self._write_manifest(volume_id, layer, pending)
+            write_manifest(self._manifest(volume_id, layer), pending, self.pool)
         with self._lock(volume_id):
             version = self.version(volume_id)
             if layer not in version.layers:
                 version = Version(version.number + 1, (layer, *version.layers))
             self._write_version(volume_id, version)
-            self._move_committed(volume_id, version)
+            self.move_committed(volume_id, version)
         return version
 
-    def _move_committed(self, volume_id: str, version: Version) -> None:
+    def move_committed(self, volume_id: str, version: Version) -> None:
         """Move the pending layers that a version names to the others.
 
         Only then: a layer that no version names is deleted there, but committed after a death as long as it is pending.
@@ -311,7 +301,7 @@ class VolumeStore:
         for layer in version.layers:
             pending = self.pending(volume_id, layer)
             if pending.exists():
-                pending.rename(self._folder(volume_id) / "layers" / layer)
+                pending.rename(self.folder(volume_id) / "layers" / layer)
 
     def discard(self, session: Session) -> None:
         """Forget what could not be published: nobody has it mounted, and it is not to be tried again."""
@@ -320,7 +310,7 @@ class VolumeStore:
             for layer in session.unpublished:
                 if layer not in committed:
                     remove_tree(self.pending(session.volume_id, layer))
-                    (self._folder(session.volume_id) / "manifests" / layer).unlink(missing_ok=True)
+                    self._manifest(session.volume_id, layer).unlink(missing_ok=True)
         session.unpublished = []
 
     def rebase(self, session: Session) -> list[Path]:
@@ -355,9 +345,9 @@ class VolumeStore:
     def adopt(self, session: Session, layer: str, draft: Path) -> None:
         """Let a draft of a layer stand for all that the session is mounted on, from its next mount on."""
         with self._lock(session.volume_id):
-            self._count(session.volume_id, layer)
+            self._holds.take(session.volume_id, (layer,))
             try:
-                draft.rename(self._folder(session.volume_id) / "layers" / layer)
+                draft.rename(self.folder(session.volume_id) / "layers" / layer)
             except OSError:
                 self._let_go(session.volume_id, (layer,))
                 raise
@@ -365,86 +355,50 @@ class VolumeStore:
 
     def pending(self, volume_id: str, layer: str) -> Path:
         """Where a layer is before it is published."""
-        return self._folder(volume_id) / "pending" / layer
+        return self.folder(volume_id) / "pending" / layer
 
     def draft(self, volume_id: str, layer: str) -> Path:
         """Where a layer is made that counts for nothing until it is whole."""
-        return self._folder(volume_id) / "pending" / f"{layer}.draft"
+        return self.folder(volume_id) / "pending" / f"{layer}.draft"
 
     # -- upkeep ------------------------------------------------------------------------------------------------
 
-    def recover(self, volume_id: str) -> int:
-        """Commit what a dead server left; returns how many layers that were. Only while nothing is mounted.
-
-        A mount whose files cannot be read stays for the next start.
-
-        Raises:
-            OSError: the disk failed; what is not committed stays for the next start.
-        """
-        folder = self._folder(volume_id)
-        try:
-            version = self.version(volume_id)
-        except NotFoundError:
-            return 0  # it was being made
-        for draft in folder.glob("pending/*.draft"):
-            remove_tree(draft)
-        self._move_committed(volume_id, version)
-        for path in sorted((folder / "open").iterdir()):
-            try:
-                session = Session.left_in(volume_id, path)
-                if session is not None:
-                    self._take_up(session)
-            except (Error, OSError, ValueError):
-                log.exception("what the mount %s has written to volume %s cannot be committed", path.name, volume_id)
-                # It may need any layer that is there.
-                for there in (folder / "layers").iterdir():
-                    self._count(volume_id, there.name)
-                continue
-            remove_session(path)
-        layers = sorted(path.name for path in (folder / "pending").iterdir())
-        for layer in layers:
-            self.publish(volume_id, layer)
-        self.collect(volume_id)
-        return len(layers)
-
     def collect(self, volume_id: str) -> int:
         """Delete layers that neither the version nor a mount needs; returns how many."""
-        folder = self._folder(volume_id)
+        folder = self.folder(volume_id)
         with self._lock(volume_id):
             try:
                 needed = {*self.version(volume_id).layers, "empty"}
             except NotFoundError:
                 return 0
-            with self._guard:
-                needed |= set(self._used.get(volume_id, ()))
+            needed |= self._holds.needed(volume_id)
             gone = [path for path in (folder / "layers").iterdir() if path.name not in needed]
             for path in gone:
-                (folder / "manifests" / path.name).unlink(missing_ok=True)
+                self._manifest(volume_id, path.name).unlink(missing_ok=True)
                 path.rename(folder / f"{path.name}.gone")
         for path in folder.glob("*.gone"):
             remove_tree(path)
         return len(gone)
 
     def manifest(self, volume_id: str, layer: str) -> list[Entry]:
-        """The entries of a committed layer, as they were when it was committed. Raises OSError, ValueError."""
-        data = (self._folder(volume_id) / "manifests" / layer).read_bytes().decode("utf-8", "surrogateescape")
-        return [Entry.from_json(values) for values in json.loads(data)]
+        """The entries of a committed layer, as they were then. Raises OSError, ValueError, TypeError."""
+        return read_manifest(self._manifest(volume_id, layer))
 
     def replace_layers(self, volume_id: str, old: Version, layer: str, draft: Path) -> bool:
         """Let a draft of a layer that links the same files stand for all of `old`; False if there is a newer version.
 
         What was committed is not read again: harm that the disk does to it is found by comparing it with the digests.
         """
-        folder = self._folder(volume_id)
-        self._write_manifest(volume_id, layer, draft, self._digests(volume_id, old))
+        folder = self.folder(volume_id)
+        write_manifest(self._manifest(volume_id, layer), draft, self.pool, self._digests(volume_id, old))
         with self._lock(volume_id):
-            replaces = self.version(volume_id) == old and volume_id not in self._deleted
+            replaces = self.version(volume_id) == old and not self._holds.is_deleted(volume_id)
             if replaces:
-                self._move_committed(volume_id, old)  # else it would look like one that is not committed
+                self.move_committed(volume_id, old)  # else it would look like one that is not committed
                 draft.rename(folder / "layers" / layer)
                 self._write_version(volume_id, Version(old.number, (layer,)))
         if not replaces:
-            (folder / "manifests" / layer).unlink(missing_ok=True)
+            self._manifest(volume_id, layer).unlink(missing_ok=True)
         self.collect(volume_id)
         return replaces
 
@@ -458,21 +412,33 @@ class VolumeStore:
                         found[(folder / entry.path).lstat().st_ino] = entry.digest
         return found
 
-    @contextlib.contextmanager
-    def held(self, volume_id: str) -> Iterator[Version]:
-        """The current version, held while the block runs."""
-        version = self.hold(volume_id)
-        try:
-            yield version
-        finally:
-            self.let_go(volume_id, version)
+    def changes(self, session: Session) -> list[Change]:
+        """Everything that a session's writable directory changes in its version. Raises OSError."""
+        return list(changes(session.upper, self.below(session)))
+
+    def below(self, session: Session) -> Layers:
+        """What is below a session's writable directory."""
+        return Layers(self.layers(session.volume_id, session.version))
 
     # -- parts -------------------------------------------------------------------------------------------------
 
-    def _folder(self, volume_id: str) -> Path:
+    def _make(self, volume_id: str) -> None:
+        """Make the directories of an empty volume. Raises OSError; what is there then is used the next time."""
+        folder = self.folder(volume_id)
+        for name in ("layers/empty", "spare", "manifests", "pending", "open"):
+            (folder / name).mkdir(parents=True, exist_ok=True)
+        for name in ("layers/empty", "spare"):
+            _give(folder / name, self._owner)
+        self._write_version(volume_id, Version())
+
+    def folder(self, volume_id: str) -> Path:
+        """Where all of a volume is. Raises `NotFoundError` for what is no id of one."""
         if not _ID.fullmatch(volume_id):
             raise NotFoundError(f"There is no volume {volume_id[:60]!r}.")
         return self.root / volume_id
+
+    def _manifest(self, volume_id: str, layer: str) -> Path:
+        return self.folder(volume_id) / "manifests" / layer
 
     def _lock(self, volume_id: str) -> threading.RLock:
         with self._guard:
@@ -481,16 +447,10 @@ class VolumeStore:
     def new_layer(self, volume_id: str) -> str:
         """An id that no layer has, had, or is about to have, above all before."""
         with self._lock(volume_id):
-            folder = self._folder(volume_id)
+            folder = self.folder(volume_id)
             number = 1 + max(_counted(folder / "next"), *(_highest(folder / name) for name in _WITH_LAYERS))
             write(folder / "next", str(number + 1).encode(), sync=False)
             return f"{number:010d}"
-
-    def _count(self, volume_id: str, layer: str) -> None:
-        """A mount has this layer: it stays until that is let go."""
-        with self._guard:
-            counts = self._used.setdefault(volume_id, {})
-            counts[layer] = counts.get(layer, 0) + 1
 
     def _held(self, session: Session) -> tuple[str, ...]:
         """The layers that a session has counted."""
@@ -504,91 +464,19 @@ class VolumeStore:
         old, layer = session.merged
         return (*session.version.layers[: -len(old)], layer)
 
-    def _write_manifest(self, volume_id: str, layer: str, root: Path, known: Mapping[int, str] | None = None) -> None:
-        """List what a layer has, and make that and the layer durable. `known`: digests by inode number."""
-        entries = entries_of(root, self.pool, known)
-        sync_tree(root, [entry.path for entry in entries if entry.kind == "file"])
-        text = json.dumps([entry.to_json() for entry in entries], ensure_ascii=False)
-        write(self._folder(volume_id) / "manifests" / layer, text.encode("utf-8", "surrogateescape"))
-
     def _write_version(self, volume_id: str, version: Version) -> None:
-        write(self._folder(volume_id) / "version.json", version.to_json())
+        write(self.folder(volume_id) / "version.json", version.to_json())
 
     def _remove(self, volume_id: str) -> None:
         """Delete the directory of a deleted volume that nobody uses any more. Raises OSError."""
         gone = self.root / f"{volume_id}-{os.urandom(4).hex()}.gone"
         with self._lock(volume_id):
             with contextlib.suppress(FileNotFoundError):
-                self._folder(volume_id).rename(gone)
+                self.folder(volume_id).rename(gone)
+            self._holds.forget(volume_id)
             with self._guard:
-                self._deleted.discard(volume_id)
                 self._locks.pop(volume_id, None)
         remove_tree(gone)
-
-    def _take_up(self, session: Session) -> None:
-        """Make what a dead server's session had written a pending layer."""
-        layer = self.new_layer(session.volume_id)
-        remove_long(session.upper)
-        if not session.copied:
-            self._settle(session.upper, session.volume_id, session.version)
-            session.upper.rename(self.pending(session.volume_id, layer))
-            return
-        found = self._changes(session)
-        delta = self._delta(session, found)
-        if delta[0] or delta[1]:
-            self._copy_delta(session, layer, found, delta)
-
-    def _changes(self, session: Session) -> list[Change]:
-        return list(changes(session.upper, self._below(session.volume_id, session.version)))
-
-    def _below(self, volume_id: str, version: Version) -> Layers:
-        return Layers(self.layers(volume_id, version))
-
-    def _delta(self, session: Session, found: list[Change]) -> tuple[list[Change], list[str], set[str]]:
-        """What has changed since the last copy: what to copy, paths that were copied then and are gone, and which
-        directories hide what was there before."""
-        below = self._below(session.volume_id, session.version)
-        opaque = {one.path for one in found if one.opaque and not session.hid(one.path) and below.find(one.path)}
-        paths = {one.path for one in found if session.copied.get(one.path) != print_of(one)}
-        paths |= {one.path for one in found if any(map(opaque.__contains__, _parents(one.path)))}
-        # The parents that the writable directory has are found there; those of a renamed directory are not.
-        parents = {parent for path in paths for parent in _parents(path)}
-        changed = [one for one in found if one.path in paths or (one.below is not None and one.path in parents)]
-        present = {change.path for change in found}
-        return changed, [path for path in session.copied if path not in present], opaque
-
-    def _copy_delta(
-        self, session: Session, layer: str, found: list[Change], delta: tuple[list[Change], list[str], set[str]]
-    ) -> None:
-        changed, gone, opaque = delta
-        draft = self.draft(session.volume_id, layer)
-        try:
-            copy_changes(session.upper, draft, changed, gone, opaque)
-            draft.rename(self.pending(session.volume_id, layer))
-        except BaseException:
-            remove_tree(draft)
-            raise
-
-    def _settle(self, upper: Path, volume_id: str, version: Version) -> None:
-        """Make a writable directory, which nobody writes to any more, a layer that may lie on any other.
-
-        Renamed directories get their content. A directory that the version below did not have hides nothing there, and
-        must hide nothing of others: the kernel marks new directories as opaque to save itself lookups.
-        """
-        below = self._below(volume_id, version)
-        found = list(changes(upper, below))
-        for change in found:
-            if change.below is not None:
-                link(change, upper / change.path)
-        for change in found:
-            if not change.is_directory or change.below is not None:
-                continue
-            path = upper / change.path
-            if change.opaque and below.find(change.path) is not None:
-                os.setxattr(path, OPAQUE, b"y")
-            elif change.opaque:
-                _remove_mark(path, OPAQUE)
-            _remove_mark(path, REDIRECT)
 
     def _like_below(self, session: Session, upper: Path, below: Path | None = None) -> None:
         """A new writable directory has the owner and mode of the volume's root."""
@@ -610,17 +498,8 @@ def _highest(folder: Path) -> int:
     return max((int(found[0]) for name in os.listdir(folder) if (found := _LAYER.match(name))), default=0)  # noqa: PTH208
 
 
-def _remove_mark(path: Path, name: str) -> None:
-    try:
-        os.removexattr(path, name)
-    except OSError as error:
-        if error.errno != errno.ENODATA:
-            raise
-
-
-def _parents(path: str) -> list[str]:
-    names = path.split("/")
-    return ["/".join(names[:end]) for end in range(1, len(names))]
+def _gone(volume_id: str) -> NotFoundError:
+    return NotFoundError(f"There is no volume {volume_id}; it was deleted.")
 
 
 def _give(folder: Path, owner: int) -> None:

@@ -16,6 +16,7 @@ from intermodal.model.container import MountedObject
 from intermodal.model.errors import BadImage
 from intermodal.node.hooks import volumes as volumes_hook
 from intermodal.volumes.mounts import VolumeMounts
+from intermodal.volumes.recovery import recover
 from intermodal.volumes.store import VolumeStore
 from modal._wire.messages.app import LogStream
 from modal.exception import InvalidError
@@ -46,7 +47,7 @@ def no_volumes_afterwards(node_data: Path) -> Iterator[None]:
 def after_a_restart(site: Site, volume_id: str) -> dict[str, str]:
     """What a server that starts now finds in a volume."""
     store = VolumeStore(site.storage.volumes.root, 100_000)
-    store.recover(volume_id)
+    recover(store, volume_id)
     with VolumeMounts(store, site.data / "run" / "looked-at").reading(volume_id) as root:
         return {path.name: path.read_text() for path in sorted(root.iterdir())}
 

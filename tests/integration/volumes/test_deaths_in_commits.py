@@ -13,6 +13,7 @@ from mounted_volume import VOLUME, Mounted
 
 from intermodal.runtimes.syscalls import unmount
 from intermodal.volumes.mounts import VolumeMounts
+from intermodal.volumes.recovery import recover as recover_volume
 from intermodal.volumes.store import VolumeStore
 from intermodal.volumes.verify import verify
 
@@ -74,7 +75,7 @@ class Place:
     def after_a_restart(self) -> dict[str, str]:
         unmount(self.one.root)
         store = VolumeStore(self.store.root)
-        store.recover(VOLUME)
+        recover_volume(store, VOLUME)
         assert list((store.root / VOLUME / "open").iterdir()) == []
         assert list((store.root / VOLUME / "pending").iterdir()) == []
         assert list(verify(store, VOLUME)) == []
@@ -104,7 +105,7 @@ def reload(place: Place) -> None:
 
 
 def recover(place: Place) -> None:
-    VolumeStore(place.store.root).recover(VOLUME)
+    recover_volume(VolumeStore(place.store.root), VOLUME)
 
 
 @pytest.mark.parametrize("work", [take, take_after_a_copy, reload, recover])
@@ -157,7 +158,7 @@ def test_a_mount_that_cannot_be_taken_up_keeps_no_other_back(tmp_path: Path) -> 
     unmount(place.one.root)
     for _ in range(2):
         store = VolumeStore(place.store.root)
-        store.recover(VOLUME)
+        recover_volume(store, VOLUME)
         assert [path.name for path in (store.root / VOLUME / "open").iterdir()] == ["broken"], "it is kept"
         with VolumeMounts(store, tmp_path / "run").writing(VOLUME) as root:
             assert (root / "a").read_text() == "new"

@@ -15,9 +15,11 @@ import pytest
 from mounted_volume import VOLUME, Mounted
 
 from intermodal.runtimes.syscalls import unmount
+from intermodal.volumes import manifests, upper_layer
 from intermodal.volumes import session as session_module
 from intermodal.volumes import store as store_module
 from intermodal.volumes.mounts import VolumeMounts
+from intermodal.volumes.recovery import recover
 from intermodal.volumes.session import Session
 from intermodal.volumes.store import VolumeStore
 from intermodal.volumes.verify import verify
@@ -55,9 +57,9 @@ def failing(module: Any, name: str, monkeypatch: pytest.MonkeyPatch, at: int) ->
 
 
 STEPS = [
-    (Path, "rename"), (Path, "mkdir"), (store_module, "write"), (store_module, "sync_tree"), (store_module, "link"),
-    (store_module, "entries_of"), (store_module, "copy_changes"), (Session, "make_work"), (os, "chown"),
-    (session_module, "write"), (Path, "unlink"),
+    (Path, "rename"), (Path, "mkdir"), (Path, "unlink"), (os, "chown"), (Session, "make_work"),
+    (store_module, "write"), (session_module, "write"), (manifests, "write"), (manifests, "sync_tree"),
+    (manifests, "entries_of"), (upper_layer, "link"), (upper_layer, "copy_changes"),
 ]  # fmt: skip
 
 
@@ -136,7 +138,7 @@ def test_changes_from_outside_that_fail_at_any_step_are_whole_or_not_there(
                 mounts.merge_if_due(VOLUME, 1)
             assert content(mounts) == expected
     again = VolumeStore(store.root)
-    again.recover(VOLUME)
+    recover(again, VOLUME)
     assert content(VolumeMounts(again, tmp_path / "run")) == expected
     assert list(verify(again, VOLUME)) == []
     assert list((store.root / VOLUME / "pending").iterdir()) == []

@@ -22,6 +22,7 @@ from mounted_volume import VOLUME, Mounted
 
 from intermodal.runtimes.syscalls import unmount
 from intermodal.volumes.mounts import VolumeMounts
+from intermodal.volumes.recovery import recover
 from intermodal.volumes.store import VolumeStore
 from intermodal.volumes.verify import verify
 
@@ -355,7 +356,7 @@ class Model:
                 unsure |= self.commit(pair)
         self.pairs = []
         self.store = VolumeStore(self.folder / "volumes")
-        self.store.recover(VOLUME)
+        recover(self.store, VOLUME)
         self.mounts = VolumeMounts(self.store, self.folder / "run")
         self.check_committed(unsure)
 

@@ -15,6 +15,7 @@ from intermodal.runtimes.syscalls import unmount
 from intermodal.volumes import entries
 from intermodal.volumes.changes import PathTooLong
 from intermodal.volumes.mounts import VolumeMounts
+from intermodal.volumes.recovery import recover
 from intermodal.volumes.store import MERGE_ABOVE, VolumeStore
 from intermodal.volumes.verify import verify
 from modal.exception import NotFoundError
@@ -323,7 +324,7 @@ def test_what_a_dead_server_left_is_committed_or_was_never_there(
         one.session.upper.rename(store.pending(VOLUME, "0000000099.draft"))
     unmount(one.root)
     again = VolumeStore(store.root)
-    again.recover(VOLUME)
+    recover(again, VOLUME)
     mounts = VolumeMounts(again, tmp_path / "run")
     assert content(mounts) == ({"a": "old"} if moment == "draft" else {"a": "new", "b": "b"})
     assert list(verify(again, VOLUME)) == []
@@ -359,7 +360,7 @@ def test_paths_that_are_too_long_are_refused_and_keep_nothing_else_back(
     with pytest.raises(PathTooLong):
         store.detach(one.session)
     again = VolumeStore(store.root)
-    again.recover(VOLUME)
+    recover(again, VOLUME)
     found = content(VolumeMounts(again, tmp_path / "run"))
     assert (found["a"], found["deep/beside"]) == ("a", "beside")
     assert not any(path.endswith("/file") for path in found)
@@ -383,7 +384,7 @@ def test_what_a_dead_server_had_copied_does_not_undo_what_others_committed_since
     (one.root / "b").write_text("one, later")
     unmount(one.root)
     again = VolumeStore(store.root)
-    assert again.recover(VOLUME) == 1
+    assert recover(again, VOLUME) == 1
     assert content(VolumeMounts(again, tmp_path / "run")) == {"a": "newer", "b": "one, later"}
     assert list(verify(again, VOLUME)) == []
 

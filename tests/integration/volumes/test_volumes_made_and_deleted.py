@@ -100,7 +100,7 @@ def test_nothing_is_kept_of_a_deleted_volume(tmp_path: Path) -> None:
         with pytest.raises(NotFoundError):
             use(VOLUME)
     assert list(tmp_path.iterdir()) == []
-    assert not store._deleted | store._known | store._locks.keys() - {VOLUME}
+    assert not store._holds._deleted | store._holds._used.keys() | store._known
 
 
 def test_a_deleted_network_file_system_is_not_made_anew(tmp_path: Path) -> None:

@@ -45,6 +45,7 @@ from intermodal.volumes.entries import PATH_LIMIT
 from intermodal.volumes.files import shown
 from intermodal.volumes.live_folders import LiveFolders
 from intermodal.volumes.mounts import FLAGS, OPTIONS, VolumeMounts
+from intermodal.volumes.recovery import recover
 from intermodal.volumes.session import Session, Version
 from intermodal.volumes.store import VolumeStore
 from modal.exception import Error, InvalidError, NotFoundError
@@ -112,7 +113,7 @@ class VolumesHook(Hook):
         os.chown(self._points, 0, self._owner)  # root in containers reaches what is below
         for volume_id in await self._do(self._volumes.volumes):
             try:
-                layers = await self._do(self._volumes.recover, volume_id)
+                layers = await self._do(recover, self._volumes, volume_id)
             except Exception:
                 # It stays for the next start; the other volumes are not to suffer.
                 log.exception("what dead mounts had left of volume %s could not be committed", volume_id)

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import fnmatch
 import os
 import posixpath
 import re
@@ -20,6 +19,7 @@ from pathlib import Path
 from intermodal.runtimes.syscalls import open_in_root
 from intermodal.volumes.durable import remove_tree
 from intermodal.volumes.entries import PATH_LIMIT
+from intermodal.volumes.globs import Glob
 from modal.exception import InvalidError, NotFoundError
 
 _SHOWN_BYTE = re.compile(rb"\\x([89a-f][0-9a-f])")
@@ -97,13 +97,11 @@ class Tree:
 
     def match(self, pattern: str) -> Iterator[Found]:
         """The entries whose path matches a glob: `*` within a name, `**` over any number of directories."""
-        pattern = clean(pattern)
-        parts = [None if part == "**" else re.compile(fnmatch.translate(part)) for part in pattern.split("/")]
-        fixed = posixpath.dirname(re.split(r"[*?\[]", pattern, maxsplit=1)[0])
-        if fixed and self._follow(fixed) is None:
+        glob = Glob(clean(pattern))
+        if glob.top and self._follow(glob.top) is None:
             return
-        for entry in self.entries(fixed, True):
-            if _fits(parts, entry.path.split("/")):
+        for entry in self.entries(glob.top, True):
+            if glob.matches(entry.path):
                 yield entry
 
     def open(self, path: str) -> int:
@@ -356,26 +354,3 @@ def _refused(path: str, error: OSError) -> InvalidError:
     if error.errno == errno.ENAMETOOLONG:
         return InvalidError(f"{'/' + path[:100]!r} has a name that is too long.")
     return InvalidError(f"{'/' + path[:100]!r} cannot be used: {error.strerror}.")
-
-
-def _fits(parts: list[re.Pattern[str] | None], names: list[str]) -> bool:
-    """Whether the names of a path fit the parts of a glob, of which None is any number of directories."""
-
-    def passed(positions: set[int]) -> set[int]:
-        found = set(positions)
-        for position in range(len(parts)):
-            if position in found and parts[position] is None:
-                found.add(position + 1)
-        return found
-
-    positions = passed({0})
-    for name in names:
-        after = set()
-        for position in positions:
-            part = parts[position] if position < len(parts) else re.compile("(?!)")
-            if part is None:
-                after.add(position)
-            elif part.fullmatch(name):
-                after.add(position + 1)
-        positions = passed(after)
-    return len(parts) in positions

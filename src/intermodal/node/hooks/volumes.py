@@ -109,8 +109,9 @@ class VolumesHook(Hook):
 
     async def open(self) -> None:
         await self._do(self._clean)
-        self._points.mkdir(mode=0o710)
-        os.chown(self._points, 0, self._owner)  # root in containers reaches what is below
+        self._points.mkdir(exist_ok=True)
+        os.chown(self._points, 0, self._owner)
+        self._points.chmod(0o710)  # root in containers reaches what is below, and nobody else
         for volume_id in await self._do(self._volumes.volumes):
             try:
                 layers = await self._do(recover, self._volumes, volume_id)
@@ -127,12 +128,11 @@ class VolumesHook(Hook):
         await asyncio.to_thread(self._clean)
 
     def _clean(self) -> None:
-        """Unmount what is left; delete nothing but the empty directories below it."""
+        """Unmount what is left; delete nothing but empty directories. Raises OSError when it cannot be unmounted."""
         unmount_below(self._points)
-        with contextlib.suppress(FileNotFoundError):
-            for point in self._points.iterdir():
-                point.rmdir()
-            self._points.rmdir()
+        for folder in (*self._points.glob("*"), self._points):
+            with contextlib.suppress(OSError):
+                folder.rmdir()
 
     async def _do(self, work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         return await asyncio.get_running_loop().run_in_executor(self._threads, partial(work, *args, **kwargs))

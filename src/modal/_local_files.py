@@ -159,14 +159,20 @@ def walk(
         yield file
 
 
-def empty_directories(root: Path, *, recursive: bool) -> Iterator[str]:
-    """Directories below `root`, and itself as "", that have nothing in them."""
-    for folder, folders, files in os.walk(root):
-        if not folders and not files:
-            path = os.path.relpath(folder, root)
-            yield "" if path == "." else path
-        if not recursive:
+def directories(root: Path, *, recursive: bool) -> Iterator[str]:
+    """Directories below `root`, by their paths relative to it, and itself as "". Links are followed as by `walk`."""
+
+    def descend(directory: str, relative: str, above: frozenset[tuple[int, int]]) -> Iterator[str]:
+        status = Path(directory).stat()
+        identity = (status.st_dev, status.st_ino)
+        if identity in above:
             return
+        yield relative.rstrip("/")
+        for entry in sorted(os.scandir(directory), key=lambda entry: entry.name) if recursive else ():
+            if entry.is_dir():
+                yield from descend(entry.path, f"{relative}{entry.name}/", above | {identity})
+
+    return descend(str(root), "", frozenset())
 
 
 class _SizeGuard:

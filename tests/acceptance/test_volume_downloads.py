@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Callable
 
 import pytest
-from acceptance_harness import Outcome, Platform
+from acceptance_harness import Outcome, Platform, Program
 
 Command = Callable[..., Outcome]
 
@@ -90,11 +90,12 @@ def test_what_is_in_the_way(command: Command, tree: Path, tmp_path: Path) -> Non
     command("put", tree, "/").succeeded()
     there = tmp_path / "got/x/sub/a.txt"
     there.mkdir(parents=True)
-    command("get", "/", tmp_path / "got").failed_with_one_sentence("x/sub/a.txt", "--force")
-    assert below(tmp_path / "got") == {}
     command("get", "/", tmp_path / "got", "--force").failed_with_one_sentence("x/sub/a.txt", "directory")
+    assert below(tmp_path / "got") == {}
     there.rmdir()
     there.write_text("old")
+    command("get", "/", tmp_path / "got").failed_with_one_sentence("x/sub/a.txt", "--force")
+    assert below(tmp_path / "got") == {"x/sub/a.txt": "old"}
     command("get", "/", tmp_path / "got", "--force").succeeded()
     assert below(tmp_path / "got") == below(tree)  # and so no draft of the time before
 
@@ -144,3 +145,31 @@ def test_json_has_the_names_as_they_are(platform: Platform, tmp_path: Path) -> N
     [row] = json.loads(platform.modal("volume", "ls", name, "--json").succeeded().out)
     assert row["filename"] == "a\nb"
     platform.modal("volume", "delete", name, "--yes").succeeded()
+
+
+def test_links_that_a_container_has_made(platform: Platform, program: Program, volume: str, tmp_path: Path) -> None:
+    path = program(
+        f"""
+        import os
+        import modal
+        app = modal.App("links")
+
+        @app.function(volumes={{"/cache": modal.Volume.from_name("{volume}")}})
+        def fill():
+            os.makedirs("/cache/hub/blobs")
+            os.makedirs("/cache/hub/snapshots/abc")
+            with open("/cache/hub/blobs/1f", "w") as file:
+                file.write("weights")
+            os.symlink("../../blobs/1f", "/cache/hub/snapshots/abc/model.bin")
+            os.symlink("/etc/hostname", "/cache/hub/snapshots/abc/host")
+            os.symlink("/hub/blobs", "/cache/hub/all")
+        """
+    )
+    platform.modal("run", path).succeeded()
+    got = platform.modal("volume", "get", volume, "hub", tmp_path / "hub").succeeded()
+    assert "Left out 'hub/snapshots/abc/host'" in got.err
+    assert (tmp_path / "hub/snapshots/abc/model.bin").readlink() == Path("../../blobs/1f")
+    assert below(tmp_path / "hub") == dict.fromkeys(("blobs/1f", "snapshots/abc/model.bin", "all/1f"), "weights")
+    platform.modal("volume", "get", volume, "hub/snapshots/abc/*.bin", tmp_path / "bin").succeeded()
+    assert not (tmp_path / "bin/model.bin").is_symlink()
+    assert below(tmp_path / "bin") == {"model.bin": "weights"}

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Generator, Iterator
+from collections.abc import AsyncIterator, Generator, Iterator
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any, Protocol
 
-from intermodal.control.named_service import PREFIXES, NamedService
+from intermodal.control.named_service import PREFIXES, NamedService, word_of
 from intermodal.control.rpc import Context, Dispatcher, ServerStream
 from intermodal.model.errors import DiskFull, RuntimeFailure
 from intermodal.threads import in_thread
@@ -74,55 +74,54 @@ class FileService:
     # -- requests ----------------------------------------------------------------------------------------------
 
     async def list(self, ctx: Context, request: FilesList, body: bytes, stream: ServerStream[Any, Any]) -> None:
-        space = self._space(ctx, request.object_id)
-        async with _entered(space.reading(request.object_id)) as root:
-            tree = await _do(Tree, root, self._owner)
-            with tree:
-                found = tree.match(request.path) if request.is_glob else tree.entries(request.path, request.recursive)
-                while part := await _do(_take, found):
-                    await stream.send(FilesListed(part))
+        async with self._tree(ctx, request.object_id) as tree:
+            found = tree.match(request.path) if request.is_glob else tree.entries(request.path, request.recursive)
+            while part := await _do(_take, found):
+                await stream.send(FilesListed(part))
 
     async def read(self, ctx: Context, request: FilesRead, body: bytes, stream: ServerStream[Any, Any]) -> None:
-        space = self._space(ctx, request.object_id)
-        if len(request.paths) > FILES_AT_ONCE:
-            raise InvalidError(f"At most {FILES_AT_ONCE} files are read at once, not {len(request.paths)}.")
-        async with _entered(space.reading(request.object_id)) as root:
-            with await _do(Tree, root, self._owner) as tree, contextlib.closing(_parts(tree, request.paths)) as parts:
+        async with self._tree(ctx, request.object_id) as tree:
+            if len(request.paths) > FILES_AT_ONCE:
+                raise InvalidError(f"At most {FILES_AT_ONCE} files are read at once, not {len(request.paths)}.")
+            with contextlib.closing(_parts(tree, request.paths)) as parts:
                 while some := await _do(_take_bytes, parts):
                     for part, data in some:
                         await stream.send(part, data)
 
     async def put(self, ctx: Context, request: FilesPut, body: bytes, stream: ServerStream[Any, Any]) -> FilesPutDone:
-        space = self._space(ctx, request.object_id)
         try:
-            async with _entered(space.writing(request.object_id)) as root:
-                with await _do(Tree, root, self._owner) as tree:
-                    await _Writer(tree, request.force).write(stream)
+            async with self._tree(ctx, request.object_id, writing=True) as tree:
+                await _Writer(tree, request.force).write(stream)
         except _Exists as error:
             return FilesPutDone(existing=str(error))
         return FilesPutDone()
 
     async def remove(self, ctx: Context, request: FileRemove, body: bytes) -> Empty:
-        space = self._space(ctx, request.object_id)
-        async with _entered(space.writing(request.object_id)) as root:
-            with await _do(Tree, root, self._owner) as tree:
-                await _do(tree.remove, request.path, request.recursive)
+        async with self._tree(ctx, request.object_id, writing=True) as tree:
+            await _do(tree.remove, request.path, request.recursive)
         return Empty()
 
     async def copy(self, ctx: Context, request: FilesCopy, body: bytes) -> Empty:
-        space = self._space(ctx, request.object_id)
-        if not request.sources:
-            raise InvalidError("There is nothing to copy: give one source or more.")
-        async with _entered(space.writing(request.object_id)) as root:
-            with await _do(Tree, root, self._owner) as tree:
-                await _do(tree.copy, request.sources, request.target)
+        async with self._tree(ctx, request.object_id, writing=True) as tree:
+            if not request.sources:
+                raise InvalidError("There is nothing to copy: give one source or more.")
+            await _do(tree.copy, request.sources, request.target)
         return Empty()
 
-    def _space(self, ctx: Context, object_id: str) -> Space:
+    @contextlib.asynccontextmanager
+    async def _tree(self, ctx: Context, object_id: str, *, writing: bool = False) -> AsyncIterator[Tree]:
+        """The files of an object; changes are committed when the block ends well."""
+        space, name = self._space(ctx, object_id)
+        async with _entered(space.writing(object_id) if writing else space.reading(object_id)) as root:
+            with await _do(Tree, root, self._owner, name) as tree:
+                yield tree
+
+    def _space(self, ctx: Context, object_id: str) -> tuple[Space, str]:
+        """Where the files of an object are, and what messages call it."""
         for kind, space in self._spaces.items():
             if object_id.startswith(f"{PREFIXES[kind]}-"):
-                self._named.require_object(ctx, kind, object_id)
-                return space
+                record = self._named.require_object(ctx, kind, object_id)
+                return space, f"the {word_of(kind)} {record.name or object_id!r}"
         raise NotFoundError(f"{object_id[:60]!r} is no volume and no network file system.")
 
 
@@ -225,8 +224,10 @@ def _take(found: Iterator[Found]) -> list[FileInfo]:
     part: list[FileInfo] = []
     characters = 0
     for entry in found:
-        part.append(FileInfo(shown(entry.path), FileKind(entry.kind), entry.size, entry.mtime))
-        characters += len(part[-1].path)
+        leads_to = None if entry.leads_to is None else FileKind(entry.leads_to)
+        kind, target = FileKind(entry.kind), shown(entry.target)
+        part.append(FileInfo(shown(entry.path), kind, entry.size, entry.mtime, target, leads_to))
+        characters += len(part[-1].path) + len(target)
         if len(part) == _ENTRIES or characters > _CHARACTERS:
             break
     return part

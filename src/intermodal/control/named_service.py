@@ -117,7 +117,7 @@ class NamedService:
         """
         record = self._by_id.get(object_id)
         if record is None or record.kind != kind.value:
-            raise NotFoundError(f"There is no {_word(kind)} {object_id[:60]!r}; it was deleted, or never existed.")
+            raise NotFoundError(f"There is no {word_of(kind)} {object_id[:60]!r}; it was deleted, or never existed.")
         require_own_environment(ctx, record.environment_id)
         return record
 
@@ -135,13 +135,13 @@ class NamedService:
 
     def get(self, ctx: Context, request: NamedGet, body: bytes) -> NamedHandle:
         environment = self._environments.meant_by(ctx, request.environment)
-        check_name(f"a {_word(request.kind)}", request.name)
+        check_name(f"a {word_of(request.kind)}", request.name)
         record = self._by_name.get((request.kind.value, environment.environment_id, request.name))
         if record is not None:
             return NamedHandle(record.object_id)
         if not request.create_if_missing:
             raise NotFoundError(
-                f"There is no {_word(request.kind)} {request.name!r} in the environment {environment.name!r}. "
+                f"There is no {word_of(request.kind)} {request.name!r} in the environment {environment.name!r}. "
                 f"Make it with `modal {request.kind.value} create {request.name}`, or with create_if_missing=True."
             )
         return self._create(ctx, request.kind, environment, request.name, "", request.entries, body)
@@ -155,10 +155,10 @@ class NamedService:
 
     def rename(self, ctx: Context, request: NamedRename, body: bytes) -> Empty:
         record = self._require(ctx, request.kind, request.environment, request.name)
-        check_name(f"a {_word(request.kind)}", request.new_name)
+        check_name(f"a {word_of(request.kind)}", request.new_name)
         at = (record.kind, record.environment_id, request.new_name)
         if self._by_name.get(at, record) is not record:
-            raise InvalidError(f"There is a {_word(request.kind)} {request.new_name!r} already.")
+            raise InvalidError(f"There is a {word_of(request.kind)} {request.new_name!r} already.")
         renamed = replace(record, name=request.new_name)
         self._store.write_now([renamed], kept_reply(ctx, Empty()))
         del self._by_name[record.kind, record.environment_id, record.name]
@@ -169,7 +169,7 @@ class NamedService:
         environment = self._environments.meant_by(ctx, environment_name)
         record = self._by_name.get((kind.value, environment.environment_id, name))
         if record is None:
-            raise NotFoundError(f"There is no {_word(kind)} {name[:70]!r} in the environment {environment.name!r}.")
+            raise NotFoundError(f"There is no {word_of(kind)} {name[:70]!r} in the environment {environment.name!r}.")
         return record
 
     def list(self, ctx: Context, request: NamedList, body: bytes) -> NamedListed:
@@ -227,7 +227,7 @@ class NamedService:
         changes: list[EntryChange] = [record]
         if entries:
             if kind is not ObjectKind.DICT or self.make_beginning is None:
-                raise InvalidError(f"A {_word(kind)} begins without entries.")
+                raise InvalidError(f"A {word_of(kind)} begins without entries.")
             changes.append(self.make_beginning(object_id, entries, body))
         handle = NamedHandle(object_id, True)
         self._store.write_now(changes, kept_reply(ctx, handle))
@@ -247,5 +247,6 @@ class NamedService:
         self.holders[ObjectKind(record.kind)].deleted(record.object_id)
 
 
-def _word(kind: ObjectKind) -> str:
+def word_of(kind: ObjectKind) -> str:
+    """What messages call an object of this kind."""
     return _WORDS.get(kind.value, kind.value)

@@ -13,7 +13,7 @@ import re
 import shutil
 import stat
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from intermodal.runtimes.syscalls import open_in_root
@@ -34,6 +34,8 @@ class Found:
     kind: str  #: "file", "directory", "link", "fifo", "socket" or "device"
     size: int
     mtime: int  #: seconds since the epoch
+    target: str = ""  #: of a link: what it says
+    leads_to: str | None = None  #: of a link: the kind of what it leads to; None: nothing in the tree
 
 
 def shown(path: str) -> str:
@@ -48,10 +50,12 @@ class Tree:
 
     Args:
         owner: who owns what is made.
+        name: what messages call it.
     """
 
-    def __init__(self, root: Path, owner: int = 0) -> None:
+    def __init__(self, root: Path, owner: int = 0, name: str = "the volume") -> None:
         self._owner = owner
+        self._name = name
         self._root = os.open(root, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
 
     def __enter__(self) -> Tree:
@@ -78,8 +82,8 @@ class Tree:
         if top is None:
             link = self.find(path)
             if link is None:
-                raise NotFoundError(f"There is no {'/' + path!r} in it.")
-            yield link  # it leads nowhere
+                raise NotFoundError(f"There is no {'/' + path!r} in {self._name}.")
+            yield self._with_target(link)  # it leads nowhere
             return
         if not stat.S_ISDIR(top.st_mode):
             yield _found(path, top)
@@ -90,7 +94,7 @@ class Tree:
             below = []
             for name, status in self._entries(folder):
                 full = f"{folder}/{name}" if folder else name
-                yield _found(full, status)
+                yield self._with_target(_found(full, status))
                 if recursive and stat.S_ISDIR(status.st_mode):
                     below.append(full)
             folders += reversed(below)
@@ -110,7 +114,7 @@ class Tree:
         try:
             descriptor = open_in_root(self._root, path or ".", os.O_RDONLY | os.O_NONBLOCK)
         except (FileNotFoundError, NotADirectoryError):
-            raise NotFoundError(f"There is no file {'/' + path!r} in it.") from None
+            raise NotFoundError(f"There is no file {'/' + path!r} in {self._name}.") from None
         except OSError as error:
             raise _refused(path, error) from None
         if not stat.S_ISREG(os.fstat(descriptor).st_mode):
@@ -177,7 +181,7 @@ class Tree:
         with self._parent(path) as (folder, name):
             there = _status(folder, name) if folder is not None else None
             if folder is None or there is None:
-                raise NotFoundError(f"There is no {'/' + path!r} in it.")
+                raise NotFoundError(f"There is no {'/' + path!r} in {self._name}.")
             if not stat.S_ISDIR(there.st_mode):
                 os.unlink(name, dir_fd=folder)
             elif recursive:
@@ -204,16 +208,16 @@ class Tree:
             source, is_content = clean(given), posixpath.basename(given.rstrip("/")) in ("", ".")
             there = self._follow(source)
             if there is None:
-                raise NotFoundError(f"There is no {'/' + source!r} in it.")
+                raise NotFoundError(f"There is no {'/' + source!r} in {self._name}.")
             if wants_folder and not is_folder and not stat.S_ISDIR(there.st_mode):
-                raise NotFoundError(f"There is no directory {'/' + target!r} in it to copy {'/' + source!r} into.")
+                raise NotFoundError(f"There is no directory {'/' + target!r} in {self._name} to copy into.")
             into_folder = is_folder and not is_content
             destination = posixpath.join(target, posixpath.basename(source)) if into_folder else target
             is_within = not source or f"{destination}/".startswith(f"{source}/")
             if destination == source or (stat.S_ISDIR(there.st_mode) and is_within):
                 raise InvalidError(f"{'/' + source!r} cannot be copied onto or into itself.")
             if not is_folder and self._follow(posixpath.dirname(destination)) is None:
-                raise NotFoundError(f"There is no directory {'/' + posixpath.dirname(destination)!r} in it.")
+                raise NotFoundError(f"There is no directory {'/' + posixpath.dirname(destination)!r} in {self._name}.")
             if stat.S_ISDIR(there.st_mode):
                 self._copy_folder(source, destination)
             else:
@@ -254,6 +258,19 @@ class Tree:
             os.close(reading)
 
     # -- parts
+
+    def _with_target(self, entry: Found) -> Found:
+        """The entry; a link with what it says and leads to."""
+        if entry.kind != "link":
+            return entry
+        target, leads_to = "", None
+        with self._parent(entry.path) as (folder, name), contextlib.suppress(OSError):  # replaced meanwhile
+            if folder is not None:
+                target = os.readlink(name, dir_fd=folder)
+        with contextlib.suppress(InvalidError):  # a circle
+            status = self._follow(entry.path)
+            leads_to = None if status is None else _kind(status)
+        return replace(entry, target=target, leads_to=leads_to)
 
     def _named(self, path: str) -> str:
         """The path that is meant: one may be as it was shown, with bytes that are no text as ``\\xff``."""
@@ -336,7 +353,11 @@ def _status(folder: int, name: str) -> os.stat_result | None:
 
 
 def _found(path: str, status: os.stat_result) -> Found:
-    return Found(path, _KINDS.get(stat.S_IFMT(status.st_mode), "device"), status.st_size, int(status.st_mtime))
+    return Found(path, _kind(status), status.st_size, int(status.st_mtime))
+
+
+def _kind(status: os.stat_result) -> str:
+    return _KINDS.get(stat.S_IFMT(status.st_mode), "device")
 
 
 _KINDS = {

@@ -13,6 +13,8 @@ from .._wire.messages.files import (
     FILE_REMOVE,
     FILES_LIST,
     FILES_READ,
+    FileInfo,
+    FileKind,
     FilePart,
     FileRemove,
     FilesList,
@@ -36,12 +38,12 @@ class FileEntryType(enum.IntEnum):
 
 
 _TYPES = {
-    "file": FileEntryType.FILE,
-    "directory": FileEntryType.DIRECTORY,
-    "link": FileEntryType.SYMLINK,
-    "fifo": FileEntryType.FIFO,
-    "socket": FileEntryType.SOCKET,
-    "device": FileEntryType.DEVICE,
+    FileKind.FILE: FileEntryType.FILE,
+    FileKind.DIRECTORY: FileEntryType.DIRECTORY,
+    FileKind.LINK: FileEntryType.SYMLINK,
+    FileKind.FIFO: FileEntryType.FIFO,
+    FileKind.SOCKET: FileEntryType.SOCKET,
+    FileKind.DEVICE: FileEntryType.DEVICE,
 }
 
 
@@ -53,6 +55,10 @@ class FileEntry:
     type: FileEntryType
     mtime: int  #: seconds since the epoch
     size: int  #: bytes
+
+    @classmethod
+    def _of(cls, info: FileInfo) -> FileEntry:
+        return cls(info.path, _TYPES[info.kind], info.mtime, info.size)
 
 
 class Entries(list[FileEntry]):
@@ -75,18 +81,18 @@ def path_text(path: Any) -> str:
     return text
 
 
-class Listing(Pulled["list[FileEntry]"]):
+class Listing(Pulled["list[FileInfo]"]):
     """Entries of a directory, part by part. `next` raises NotFoundError when there is no such path."""
 
     def __init__(self, obj: Named, path: str, *, recursive: bool = False, is_glob: bool = False) -> None:
         super().__init__(obj, FILES_LIST, lambda object_id: FilesList(object_id, path, recursive, is_glob), [])
 
-    async def _part(self, message: FilesListed, body: bytes) -> list[FileEntry]:
-        return [FileEntry(one.path, _TYPES[one.kind.value], one.mtime, one.size) for one in message.entries]
+    async def _part(self, message: FilesListed, body: bytes) -> list[FileInfo]:
+        return message.entries
 
     async def entries(self) -> Entries:
-        """All of them."""
-        return Entries(entry for part in await self.rest() for entry in part)
+        """All of them, as users see them."""
+        return Entries(FileEntry._of(one) for part in await self.rest() for one in part)
 
 
 class FilesReading(Pulled["list[tuple[str, bytes]]"]):

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import posixpath
 from collections.abc import AsyncIterator, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, Callable, Optional, Union
 
-from .._local_files import empty_directories, local_file, walk
+from .._local_files import directories, local_file, walk
 from .._wire.messages.files import FILES_PUT, FilePart, FilesPut
 from ..exception import ConnectionError, InvalidError
 
@@ -35,12 +36,15 @@ def local_file_of(path: Union[Path, str], remote: str, for_folders: str) -> Any:
 
 
 def uploads_of(root: Path, remote: str, *, recursive: bool = True) -> list[Upload]:
-    """The files of a local directory, and its directories that are empty, by their places below `remote`."""
+    """The files of a local directory by their places below `remote`, and directories that have none to be sent."""
     top = remote.rstrip("/")
-    files = walk(root, top or "/", lambda path: False, recursive=recursive)
-    found = [Upload(file.path, file.remote_path, file.mode) for file in files]
-    empty = [f"{top}/{path}".rstrip("/") for path in empty_directories(root, recursive=recursive)]
-    return found + [Upload(None, path) for path in empty if path]
+    files = [
+        Upload(file.path, file.remote_path, file.mode)
+        for file in walk(root, top or "/", lambda path: False, recursive=recursive)
+    ]
+    made = {posixpath.dirname(file.path) for file in files}
+    folders = [f"{top}/{path}".rstrip("/") for path in directories(root, recursive=recursive)]
+    return files + [Upload(None, path) for path in folders if path and path not in made]
 
 
 async def send_files(
@@ -98,6 +102,8 @@ async def _pieces(upload: Upload) -> AsyncIterator[bytes]:
         return
     loop = asyncio.get_running_loop()
     if hasattr(upload.source, "read"):
+        if getattr(upload.source, "closed", False):
+            raise InvalidError(f"The file object for {upload.path!r} was closed before it was sent; keep it open.")
         _rewind(upload.source)
         while True:
             data = await loop.run_in_executor(None, upload.source.read, _CHUNK)

@@ -139,8 +139,8 @@ class NetworkFileSystem(WithFiles):
         listing = Listing(self, path, is_glob="*" in path)
         try:
             while part := await on_loop(listing.next()):
-                for entry in part:
-                    yield _as_listed(entry, path)
+                for one in part:
+                    yield _as_listed(FileEntry._of(one), path)
         finally:
             await on_loop(listing.close())
 
@@ -162,13 +162,15 @@ class NetworkFileSystem(WithFiles):
 
         Args:
             local_path: the local file.
-            remote_path: its path; default: the file's name in the root directory.
+            remote_path: its path; one that ends with a slash is the directory to put it in; default: the root.
             progress_cb: as of `write_file`.
 
         Raises:
             InvalidError: the local file does not exist.
         """
-        remote = f"/{Path(local_path).name}" if remote_path is None else path_text(remote_path)
+        remote = "/" if remote_path is None else path_text(remote_path)
+        if remote.endswith("/"):
+            remote += Path(local_path).name
         file = local_file_of(local_path, remote, "add_local_dir")
         await on_loop(self._send([Upload(file.path, remote, file.mode)], progress_cb))
 

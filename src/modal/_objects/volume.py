@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import posixpath
 from collections.abc import AsyncGenerator, Sequence
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any, BinaryIO, Optional, Union
@@ -158,8 +159,8 @@ class Volume(WithFiles):
         listing = Listing(self, path_text(path), recursive=recursive)
         try:
             while part := await on_loop(listing.next()):
-                for entry in part:
-                    yield entry
+                for one in part:
+                    yield FileEntry._of(one)
         finally:
             await on_loop(listing.close())
 
@@ -196,7 +197,8 @@ class Volume(WithFiles):
         """Upload files and directories, which are committed together when the `with` block ends.
 
         Args:
-            force: replace files that are there. A directory is never replaced by a file.
+            force: replace files that are there; of two files at one path the later wins. A directory is never replaced
+                by a file.
 
         with volume.batch_upload() as batch:
             batch.put_file("local.txt", "/remote.txt")
@@ -237,6 +239,7 @@ class VolumeUpload:
         self._volume = volume
         self._force = force
         self._uploads: list[Upload] = []
+        self._places: set[str] = set()
 
     def put_file(
         self,
@@ -252,7 +255,8 @@ class VolumeUpload:
             mode: permission bits; default: readable by all, executable if the local file is.
 
         Raises:
-            InvalidError: the local file does not exist, or the path is not possible.
+            InvalidError: the local file does not exist, the path is not possible, or the upload has it already and is
+                not to replace files.
         """
         remote = _remote(remote_path, is_folder=str(remote_path).endswith("/"))
         if mode is not None and not (isinstance(mode, int) and 0 <= mode <= 0o7777):
@@ -261,13 +265,13 @@ class VolumeUpload:
             if remote.endswith("/"):
                 raise InvalidError(f"A file object needs the path of a file, not of a directory: {remote!r}.")
             opened: Any = local_file
-            self._uploads.append(Upload(opened, remote, 0o644 if mode is None else mode))
+            self._add([Upload(opened, remote, 0o644 if mode is None else mode)])
             return
         if remote.endswith("/"):
             remote += Path(str(local_file)).name
         path: Any = local_file
         file = local_file_of(path, remote, "put_directory")
-        self._uploads.append(Upload(file.path, remote, file.mode if mode is None else mode))
+        self._add([Upload(file.path, remote, file.mode if mode is None else mode)])
 
     def put_directory(
         self, local_path: Union[Path, str], remote_path: Union[PurePosixPath, str], recursive: bool = True
@@ -280,10 +284,20 @@ class VolumeUpload:
             recursive: with all that is below.
 
         Raises:
-            InvalidError: the local directory does not exist, or a file in it cannot be read.
+            InvalidError: the local directory does not exist, a file in it cannot be read, or the upload has a path
+                already and is not to replace files.
         """
         root, remote = local_directory(local_path, "put_file"), _remote(remote_path, is_folder=True)
-        self._uploads += uploads_of(root, remote, recursive=recursive)
+        self._add(uploads_of(root, remote, recursive=recursive))
+
+    def _add(self, uploads: list[Upload]) -> None:
+        for upload in uploads:
+            if upload.source is not None:
+                place = posixpath.normpath(f"/{upload.path.lstrip('/')}")
+                if place in self._places and not self._force:
+                    raise InvalidError(f"{place!r} is in this upload twice; with force=True the later file wins.")
+                self._places.add(place)
+        self._uploads += uploads
 
     def __enter__(self) -> Self:
         return self

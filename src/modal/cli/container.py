@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import signal
 import sys
-from types import FrameType
-from typing import TYPE_CHECKING, NoReturn, Optional
+from typing import TYPE_CHECKING, Optional
 
 import click
 
@@ -22,6 +20,7 @@ from .._wire.messages.container import (
 from .env_option import env_option, environment_in_force
 from .errors import CliError
 from .request import ask
+from .signals import ends_in_order
 from .tables import print_table, utc_time
 
 if TYPE_CHECKING:
@@ -116,19 +115,13 @@ def exec_(pty: Optional[bool], container_id: str, command: tuple[str, ...]) -> N
 
     arguments = command[1:] if command[0] == "--" else command
     with_terminal = _terminal.is_terminal() if pty is None else pty
-    for number in (signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, _leave)
-    ended = _sync.run(_exec(container_id, arguments, with_terminal))
+    with ends_in_order():  # the terminal is put back as it was
+        ended = _sync.run(_exec(container_id, arguments, with_terminal))
     if ended is None:
         raise CliError("The session was closed before the command ended.")
     if ended.error:
         click.echo(f"Error: {ended.error}", err=True)
     sys.exit(ended.exit_code)
-
-
-def _leave(number: int, frame: Optional[FrameType]) -> NoReturn:
-    """End in order: the terminal is put back as it was."""
-    sys.exit(128 + number)
 
 
 async def _exec(container_id: str, command: tuple[str, ...], with_terminal: bool) -> Optional[TerminalOutput]:

@@ -14,8 +14,9 @@ from .confirm import confirm
 from .errors import CliError
 from .lazy import LazyGroup
 from .named import ENV, JSON, YES, add_named_commands, create, lookup
+from .request import pull
 from .tables import print_table
-from .values import Count, echo_json, echo_text, pull, unpickled, written
+from .values import Count, echo_json, echo_text, unpickled, written
 
 
 @click.group("dict", cls=LazyGroup)

@@ -8,6 +8,7 @@ import click
 
 from .._wire.messages.named import ObjectKind
 from .named import ENV, lookup
+from .signals import ends_in_order
 
 
 def add_file_commands(group: click.Group, kind: ObjectKind) -> None:
@@ -22,11 +23,13 @@ def add_file_commands(group: click.Group, kind: ObjectKind) -> None:
     def get(volume_name: str, remote_path: str, local_destination: str, force: bool, env: Optional[str]) -> None:
         """Download a file or directory to LOCAL_DESTINATION (default: here; - is stdout).
 
-        What a pattern such as data/*.csv matches goes into LOCAL_DESTINATION, which is made if needed.
+        What a pattern such as data/*.csv matches goes into LOCAL_DESTINATION, which is made if needed. A file can be
+        written into a pipe or device that is there.
         """
         from .files import get_files
 
-        get_files(lookup(kind, volume_name, env), remote_path, local_destination, force)
+        with ends_in_order():
+            get_files(lookup(kind, volume_name, env), remote_path, local_destination, force)
 
     @group.command("rm")
     @click.argument("volume_name")

@@ -17,6 +17,7 @@ from .._wire.messages.named import (
     NamedList,
     ObjectKind,
 )
+from ..exception import NotFoundError
 from .confirm import confirm
 from .env_option import env_option, environment_in_force
 from .errors import CliError
@@ -55,8 +56,7 @@ def add_named_commands(group: click.Group, kind: ObjectKind, argument: str = "na
     @ENV
     def delete(yes: bool, env: Optional[str], **arguments: str) -> None:
         name, environment = arguments[argument], environment_in_force(env)
-        if name not in [one.name for one in _objects(kind, environment)]:  # asking about it would be odd
-            raise CliError(f"There is no {word} {name!r} in the environment {environment!r}.")
+        _require(kind, name, environment)  # asking about what is not there would be odd
         confirm(f"Delete the {word} {name!r} with all its {content}?", yes, "--yes")
         ask(NAMED_DELETE, NamedDelete(kind, name, environment))
         click.echo(f"Deleted the {word} {name!r}.")
@@ -65,14 +65,33 @@ def add_named_commands(group: click.Group, kind: ObjectKind, argument: str = "na
 def create(kind: ObjectKind, name: str, env: Optional[str]) -> None:
     """Make an object, and say whether it was there."""
     made = ask(NAMED_GET, NamedGet(kind, name, environment_in_force(env), True)).created
-    click.echo(f"Made the {kind.value} {name!r}." if made else f"The {kind.value} {name!r} exists already.")
+    word = _KINDS[kind][1]
+    click.echo(f"Made the {word} {name!r}." if made else f"The {word} {name!r} exists already.")
 
 
-def lookup(kind: ObjectKind, name: str, env: Optional[str]) -> Any:
-    """The object as programs have it. Raises NotFoundError."""
+def lookup(kind: ObjectKind, name: str, env: Optional[str], *, advises: bool = False) -> Any:
+    """The object as programs have it.
+
+    Args:
+        advises: when there is none, say how to make it.
+
+    Raises:
+        CliError: there is none.
+        NotFoundError: there is no such environment; with `advises`, there is none.
+    """
     import modal
 
-    return getattr(modal, _KINDS[kind][0]).lookup(name, environment_name=env)
+    try:
+        return getattr(modal, _KINDS[kind][0]).lookup(name, environment_name=env)
+    except NotFoundError:
+        if not advises:
+            _require(kind, name, environment_in_force(env))
+        raise
+
+
+def _require(kind: ObjectKind, name: str, environment: str) -> None:
+    if name not in [one.name for one in _objects(kind, environment)]:
+        raise CliError(f"There is no {_KINDS[kind][1]} {name!r} in the environment {environment!r}.")
 
 
 def _objects(kind: ObjectKind, environment: str) -> list[NamedInfo]:

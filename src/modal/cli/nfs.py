@@ -53,10 +53,9 @@ def put(volume_name: str, local_path: str, remote_path: str, env: Optional[str])
 
     A file goes into REMOTE_PATH if that ends with a slash, else it takes that path. What is there is replaced.
     """
-    found = lookup(_KIND, volume_name, env)
+    found = lookup(_KIND, volume_name, env, advises=True)
     if Path(local_path).is_dir():
         found.add_local_dir(local_path, remote_path)
     else:
-        remote = remote_path + Path(local_path).name if remote_path.endswith("/") else remote_path
-        found.add_local_file(local_path, remote)
+        found.add_local_file(local_path, remote_path)
     click.echo(f"Uploaded {local_path} to {remote_path} of the network file system {volume_name!r}.")

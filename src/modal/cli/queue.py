@@ -13,8 +13,9 @@ from .confirm import confirm
 from .errors import CliError
 from .lazy import LazyGroup
 from .named import ENV, YES, add_named_commands, create, lookup
+from .request import pull
 from .tables import printable
-from .values import Count, echo_text, pull, unpickled, written
+from .values import Count, echo_text, unpickled, written
 
 _PARTITION = click.option("-p", "--partition", help="Partition of the queue; the default one if not given.")
 

@@ -5,17 +5,12 @@ from __future__ import annotations
 import json
 import sys
 import textwrap
-from collections.abc import Generator
-from typing import Any, Callable, Optional, TypeVar
+from typing import Any, Callable, Optional
 
 import click
 
-from .. import _sync
-from .._objects.pulled import Pulled
 from ..exception import DeserializationError
 from .tables import printable
-
-T = TypeVar("T")
 
 _REASON_WIDTH = 120  # characters of why a value is not shown
 
@@ -39,15 +34,6 @@ class Unreadable:
 
     def __repr__(self) -> str:
         return self._text
-
-
-def pull(scan: Pulled[list[T]]) -> Generator[T, None, None]:
-    """What is left of `scan`, as it comes from the server: not yet unpickled, so that each may fail alone."""
-    try:
-        while part := _sync.run(scan.next()):
-            yield from part
-    finally:
-        _sync.run(scan.close())
 
 
 def unpickled(data: bytes, load: Callable[[bytes], Any]) -> Any:

@@ -56,7 +56,7 @@ def put(volume_name: str, local_path: str, remote_path: str, force: bool, env: O
 
     A file goes into REMOTE_PATH if that ends with a slash, else it takes that path.
     """
-    volume = lookup(ObjectKind.VOLUME, volume_name, env)
+    volume = lookup(ObjectKind.VOLUME, volume_name, env, advises=True)
     try:
         with volume.batch_upload(force=force) as batch:
             if Path(local_path).is_dir():

@@ -117,6 +117,35 @@ def test_deleting_what_is_not_there_says_so_and_no_more(group: str, word: str) -
 
 
 @pytest.mark.usefixtures("real_server")
+@pytest.mark.parametrize(
+    ("group", "verb", "args", "word"),
+    [
+        ("dict", "clear", ["--yes"], "dict"),
+        ("dict", "get", ["key"], "dict"),
+        ("queue", "clear", ["--yes"], "queue"),
+        ("queue", "clear", [], "queue"),  # nobody is asked about it
+        ("volume", "get", ["/x"], "volume"),
+        ("nfs", "ls", [], "network file system"),
+    ],
+)
+def test_looking_for_what_is_not_there_advises_nobody_to_make_it(
+    group: str, verb: str, args: list[str], word: str
+) -> None:
+    sentence = f"Error: There is no {word} 'none' in the environment 'main'.\n"
+    assert cli(group, verb, "none", *args, code=1) == sentence
+    assert "There is no environment 'nowhere'" in cli(group, verb, "none", *args, "--env", "nowhere", code=1)
+
+
+@pytest.mark.usefixtures("real_server")
+@pytest.mark.parametrize(("group", "word"), [("volume", "volume"), ("nfs", "network file system")])
+def test_making_one_says_what_it_is(group: str, word: str) -> None:
+    assert f"`modal {group} create made`" in cli(group, "put", "made", __file__, code=1)
+    assert cli(group, "create", "made") == f"Made the {word} 'made'.\n"
+    assert cli(group, "create", "made") == f"The {word} 'made' exists already.\n"
+    cli(group, "delete", "made", "--yes")
+
+
+@pytest.mark.usefixtures("real_server")
 def test_one_entry_that_cannot_be_unpickled_hides_no_other() -> None:
     mixed = modal.Dict.lookup("mixed", create_if_missing=True)
     mixed["a"], mixed["rec"], mixed[Rec()], mixed["z"] = 1, Rec(), 2, "last"

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from modal import _sync
-from modal.cli import files
+from modal.cli import downloads
 from modal.cli.errors import CliError
 from modal.cli.tables import print_table
 from modal.exception import NotFoundError
@@ -47,20 +47,20 @@ class _Reading:
 
 @pytest.fixture(autouse=True)
 def reading(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(files, "FilesReading", _Reading)
-    monkeypatch.setattr(files, "_IN_A_REQUEST", 3)
+    monkeypatch.setattr(downloads, "FilesReading", _Reading)
+    monkeypatch.setattr(downloads, "_IN_A_REQUEST", 3)
     _Reading.under_way = _Reading.at_most = 0
 
 
 def download(folder: Path, names: list[str], force: bool = False) -> None:
-    _sync.run(files._download_all(None, [(name, folder / name) for name in names], force))
+    _sync.run(downloads._download_all(None, [(name, folder / name) for name in names], force))
 
 
 def test_several_at_a_time_but_not_all(tmp_path: Path) -> None:
     names = [f"f{number}" for number in range(50)]
     download(tmp_path, names)
     assert {path.name: path.read_text() for path in tmp_path.iterdir()} == {name: f"{name}!" for name in names}
-    assert _Reading.at_most == files._AT_ONCE
+    assert _Reading.at_most == downloads._AT_ONCE
 
 
 def test_no_files_at_all(tmp_path: Path) -> None:
@@ -102,7 +102,7 @@ def test_holes_change_no_byte(pieces: list[bytes], tmp_path: Path) -> None:
     path = tmp_path / "file"
     with path.open("xb") as file:
         for piece in pieces:
-            files._write(file, piece)
+            downloads._write(file, piece)
         file.truncate()
     assert path.read_bytes() == b"".join(pieces)
 
@@ -116,7 +116,7 @@ def test_holes_are_not_written() -> None:
             return super().write(data)
 
     file = Counted()
-    files._write(file, b"x" + bytes(1024**2 - 1))
+    downloads._write(file, b"x" + bytes(1024**2 - 1))
     assert file.written == 65_536
 
 

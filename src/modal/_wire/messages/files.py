@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import enum
 from dataclasses import dataclass, field
+from typing import Optional
 
 from .common import Empty, Method, Shape
 
@@ -26,6 +27,8 @@ class FileInfo:
     kind: FileKind
     size: int  #: bytes
     mtime: int  #: seconds since the epoch
+    target: str = ""  #: of a link: what it says
+    leads_to: Optional[FileKind] = None  #: of a link: the kind of what it leads to; None: nothing that is there
 
 
 @dataclass(frozen=True)

@@ -8,23 +8,42 @@ import threading
 from collections.abc import Coroutine, Generator
 from typing import TYPE_CHECKING, Any, Callable, Generic, Optional
 
+from ._signals import is_from_handler
 from ._type_vars import T
-from .exception import ClientClosed, InvalidError
+from .exception import ClientClosed, Error, InvalidError
 
 if TYPE_CHECKING:
     import asyncio
 
-Cleanup = Callable[[], Coroutine[Any, Any, Any]]
 _CLEANUP = 5.0  #: seconds an interrupted call may take to clean up before the caller goes on without it
+
+
+def _new_loop() -> asyncio.AbstractEventLoop:
+    import asyncio  # here and below: a container whose function calls nothing never pays for it
+
+    class Loop(asyncio.SelectorEventLoop):
+        """Callers wake it in their own threads, where asyncio would keep an OSError of a signal handler to itself."""
+
+        _csock: Any
+
+        def _write_to_self(self) -> None:
+            wakes = self._csock
+            if wakes is None:
+                return
+            try:
+                wakes.send(b"\0")
+            except OSError as error:  # it is full, or closed
+                if is_from_handler(error):
+                    raise
+
+    return Loop()
 
 
 class _Bridge:
     """The event loop and its thread."""
 
     def __init__(self) -> None:
-        import asyncio  # here and below: a container whose function calls nothing never pays for it
-
-        self.loop = asyncio.new_event_loop()
+        self.loop = _new_loop()
         self.thread = threading.Thread(target=self._run, name="modal", daemon=True)
         self.thread.start()
         self.thread_id = self.thread.ident
@@ -157,13 +176,11 @@ class _Waiter:
             self.task.cancel()
 
 
-def run(coro: Coroutine[Any, Any, T], unclaimed: Optional[Cleanup] = None) -> T:
+def run(coro: Coroutine[Any, Any, T]) -> T:
     """Run a coroutine on the loop and wait for it.
 
-    An exception raised in the waiting thread (KeyboardInterrupt) cancels the coroutine and goes on.
-
-    Args:
-        unclaimed: makes a coroutine that is run when the coroutine has returned and the caller cannot have its value.
+    An exception raised in the waiting thread by a signal handler (KeyboardInterrupt) cancels the coroutine and goes on;
+    the coroutine may have returned by then.
 
     Raises:
         InvalidError: called from the loop's own thread, which would wait for itself.
@@ -185,20 +202,14 @@ def run(coro: Coroutine[Any, Any, T], unclaimed: Optional[Cleanup] = None) -> T:
             bridge.loop.call_soon_threadsafe(waiter.cancel)
             if not waiter.ended:
                 waiter.lock.acquire(timeout=_CLEANUP)
-            if unclaimed is not None and waiter.ended and waiter.error is None:
-                run(unclaimed())
         raise
     if waiter.error is not None:
         raise waiter.error
     return waiter.value  # type: ignore[no-any-return]
 
 
-async def run_async(coro: Coroutine[Any, Any, T], unclaimed: Optional[Cleanup] = None) -> T:
-    """Run a coroutine on the loop and await it from the caller's own event loop. Cancellation reaches the coroutine.
-
-    Args:
-        unclaimed: as of `run`.
-    """
+async def run_async(coro: Coroutine[Any, Any, T]) -> T:
+    """Run a coroutine on the loop and await it from the caller's own event loop. Cancellation reaches the coroutine."""
     import asyncio
 
     bridge = _bridge or _the_bridge()
@@ -207,7 +218,6 @@ async def run_async(coro: Coroutine[Any, Any, T], unclaimed: Optional[Cleanup] =
         return await coro
     future: asyncio.Future[T] = here.create_future()
     task: list[asyncio.Task[None]] = []
-    values: list[T] = []  # that it has returned: one, or none
 
     def settle(value: Any, error: Optional[BaseException]) -> None:
         if future.done():
@@ -223,7 +233,6 @@ async def run_async(coro: Coroutine[Any, Any, T], unclaimed: Optional[Cleanup] =
         value, raised = None, None
         try:
             value = await coro
-            values.append(value)
         except BaseException as error:  # raised again in the caller's loop
             raised = error
         try:
@@ -250,18 +259,14 @@ async def run_async(coro: Coroutine[Any, Any, T], unclaimed: Optional[Cleanup] =
 
         bridge.loop.call_soon_threadsafe(cancel)
         await asyncio.wait([ended], timeout=_CLEANUP)  # what the caller does next must not overtake it
-        if unclaimed is not None and values:
-            cleaning = asyncio.run_coroutine_threadsafe(unclaimed(), bridge.loop)
-            await asyncio.wait([asyncio.wrap_future(cleaning)], timeout=_CLEANUP)
         raise
 
 
 class _OnLoop(Generic[T]):
-    __slots__ = ("coro", "unclaimed")
+    __slots__ = ("coro",)
 
-    def __init__(self, coro: Coroutine[Any, Any, T], unclaimed: Optional[Cleanup]) -> None:
+    def __init__(self, coro: Coroutine[Any, Any, T]) -> None:
         self.coro = coro
-        self.unclaimed = unclaimed
 
     def __await__(self) -> Generator[_OnLoop[T], Any, T]:
         value: T = yield self
@@ -281,24 +286,46 @@ def is_async() -> _AskMode:
     return _AskMode()
 
 
-def on_loop(coro: Coroutine[Any, Any, T], unclaimed: Optional[Cleanup] = None) -> _OnLoop[T]:
-    """In a coroutine that runs in the caller: await `coro`, run on the loop. `unclaimed` as of `run`."""
-    return _OnLoop(coro, unclaimed)
+def on_loop(coro: Coroutine[Any, Any, T]) -> _OnLoop[T]:
+    """In a coroutine that runs in the caller: await `coro`, run on the loop."""
+    return _OnLoop(coro)
 
 
-def drive(coro: Any) -> Any:
-    """Step a coroutine of the caller to its end, blocking where it waits."""
+async def undone(work: Coroutine[Any, Any, None]) -> None:
+    """On the loop: undo a call whose caller was interrupted. A further interruption does not end it.
+
+    The caller is to hear of the interruption, so that an error of `work` is logged only.
+    """
+    import asyncio
+
     try:
-        job = coro.send(None)
-        while True:
-            try:
-                value = False if type(job) is _AskMode else run(job.coro, job.unclaimed)
-            except BaseException as error:
-                job = coro.throw(error)
-            else:
-                job = coro.send(value)
-    except StopIteration as stop:
-        return stop.value
+        await asyncio.shield(asyncio.ensure_future(work))
+    except Error as error:
+        from ._logging import logger
+
+        logger.warning("an interrupted call could not be undone: %s", error)
+
+
+def drive(coro: Any, agen: Any = None) -> Any:
+    """Step a coroutine of the caller to its end, blocking where it waits.
+
+    What is raised here meanwhile, by `run` or by a signal handler, is raised where the coroutine waits.
+
+    Args:
+        coro: the coroutine, or what a method of the asynchronous generator `agen` gave.
+    """
+    step, given = coro.send, None
+    while True:
+        try:
+            while True:
+                job = step(given)
+                step, given = coro.send, (False if type(job) is _AskMode else run(job.coro))
+        except StopIteration as stop:
+            return stop.value
+        except BaseException as error:
+            if not (agen.ag_running if agen is not None else coro.cr_frame):
+                raise  # it has ended
+            step, given = coro.throw, error
 
 
 async def adrive(coro: Any) -> Any:
@@ -307,7 +334,7 @@ async def adrive(coro: Any) -> Any:
         job = coro.send(None)
         while True:
             try:
-                value = True if type(job) is _AskMode else await run_async(job.coro, job.unclaimed)
+                value = True if type(job) is _AskMode else await run_async(job.coro)
             except BaseException as error:
                 job = coro.throw(error)
             else:

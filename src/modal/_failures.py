@@ -17,6 +17,7 @@ import pickle
 import sys
 
 from . import _serialization
+from ._signals import is_from_handler
 from ._tracebacks import frames_of, remote_traceback
 
 TYPE_CHECKING = False
@@ -216,6 +217,8 @@ def _revive(node: dict[str, Any], members: list[BaseException]) -> tuple[Optiona
                 exc.args = args
             exc.__dict__.update(attributes)
     except Exception as error:  # whatever the reason, a stand-in tells more than a second error would
+        if is_from_handler(error):
+            raise
         return None, f"it cannot be unpickled here ({_described(error)})"
     return (exc, "") if isinstance(exc, BaseException) else (None, "it was pickled as something else")
 

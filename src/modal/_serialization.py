@@ -5,6 +5,8 @@ error can name both. The standard pickler is tried first; cloudpickle, which pic
 imported only for what the former refuses. Buffers (numpy arrays) stay in the pickle: that is one copy on each side,
 and the receiver's arrays are writable.
 
+What a signal handler raises meanwhile says nothing about the data, and is passed on as it is.
+
 Names. A script run as ``python app.py`` is ``__main__`` to its own process and ``app`` to a container. A container puts
 the script into `sys.modules` under both names, so there either resolves. The user's process must not import the script
 a second time, so here `_Unpickler` resolves ``app`` to the running ``__main__``. Where ``__main__`` is no file (a
@@ -16,6 +18,8 @@ from __future__ import annotations
 import io
 import pickle
 import sys
+
+from ._signals import is_from_handler
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -52,6 +56,8 @@ def serialize(obj: Any, *, main_by_value: bool = False) -> bytes:
     try:
         data = _dumps(obj, _PROTOCOL)
     except Exception as error:
+        if is_from_handler(error):
+            raise
         return TAG + _dumps_by_value(obj, main_by_value, error)
     if (main_by_value or _main_is_nameless()) and b"__main__" in data:
         return TAG + _dumps_by_value(obj, True, None)
@@ -79,6 +85,8 @@ def serialize_function(function: Callable[..., Any]) -> bytes:
             cloudpickle.register_pickle_by_value(module)
         return TAG + bytes(cloudpickle.dumps(function, protocol=_PROTOCOL))
     except Exception as error:
+        if is_from_handler(error):
+            raise
         raise _serialization_error(function, _reason(error)) from error
     finally:
         if by_value:
@@ -100,6 +108,8 @@ def deserialize(data: Buffer) -> Any:
             return _Unpickler(io.BytesIO(view), alias).load()
         return _loads(view)
     except Exception as error:
+        if is_from_handler(error):
+            raise
         raise _deserialization_error(_why_not(error, data[1], data[2])) from error
 
 
@@ -126,6 +136,8 @@ def deserialize_failure(data: Buffer) -> BaseException:
     try:
         return _failures.load(memoryview(data)[TAG_SIZE:])
     except Exception as error:
+        if is_from_handler(error):
+            raise
         raise _deserialization_error(
             f"The description of a remote failure cannot be read: {_reason(error)}."
         ) from error
@@ -189,6 +201,8 @@ def _dumps_by_value(obj: Any, main_by_value: bool, first_error: Optional[Excepti
     try:
         Pickler(buffer, protocol=_PROTOCOL).dump(obj)
     except Exception as error:
+        if is_from_handler(error):
+            raise
         raise _serialization_error(obj, _reason(error)) from error
     return buffer.getvalue()
 

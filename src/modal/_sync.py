@@ -16,7 +16,7 @@ from contextlib import AbstractAsyncContextManager
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Callable, Generic, Optional, overload
 
-from ._event_loop import adrive, at_exit, drive, is_async, on_loop, run, run_async
+from ._event_loop import adrive, at_exit, drive, is_async, on_loop, run, run_async, undone
 from ._sync_traceback import clean
 from ._type_vars import P, S, T
 
@@ -40,6 +40,7 @@ __all__ = [
     "on_loop",
     "run",
     "run_async",
+    "undone",
 ]
 
 
@@ -210,14 +211,14 @@ def _iterate(agen: AsyncGenerator[T, None]) -> Generator[T, None, None]:
     try:
         while True:
             try:
-                item = drive(agen.__anext__())
+                item = drive(agen.__anext__(), agen)
             except StopAsyncIteration:
                 return
             except BaseException as error:
                 raise clean(error)
             yield item
     finally:
-        drive(agen.aclose())
+        drive(agen.aclose(), agen)
 
 
 async def _aiterate(agen: AsyncGenerator[T, None]) -> AsyncGenerator[T, None]:

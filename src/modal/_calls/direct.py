@@ -19,6 +19,7 @@ from collections.abc import Coroutine
 from typing import Any, Callable, Optional
 
 from .. import _event_loop
+from .._signals import is_from_handler
 from .._sync import on_loop
 from .._wire.client import RpcClient
 from .._wire.codec import decode, encode
@@ -93,7 +94,8 @@ class DirectPath:
             if line is not None and sent is not None:
                 return await on_loop(self._result(line.client, payload, sent))
         except BaseException as error:
-            if line is not None and sent is not None and not isinstance(error, Exception):  # such as Ctrl-C
+            is_interrupted = not isinstance(error, Error) or is_from_handler(error)  # by Ctrl-C, for instance
+            if line is not None and sent is not None and is_interrupted:
                 await on_loop(_cancelled(self._result(line.client, payload, sent)))
             raise
         return await on_loop(self._usual(payload, run, rpc))  # it did not begin
@@ -201,12 +203,15 @@ class _Line:
         call_id = f"{self._prefix}{self._count:08d}"
         self._input_id = f"in-{call_id[3:]}-0"
         message = RunInputs([RunInput(self._input_id, call_id, len(payload), method=method)])
-        try:
-            self._socket.sendall(length_prefixed(pack({"t": "RunInputs", **encode(message)}, payload)))
-        except OSError:
-            return False  # the container's end is closed: it has not got the whole frame
+        frame = length_prefixed(pack({"t": "RunInputs", **encode(message)}, payload))
         self.sent = (call_id, self._line_id)
-        return True
+        try:
+            self._socket.sendall(frame)
+        except OSError as error:
+            if is_from_handler(error):
+                raise
+            self.sent = None  # the container's end is closed: it has not got the whole frame
+        return self.sent is not None
 
     def _receive(self) -> Optional[Answer]:
         deadline = time.monotonic() + _ANSWER_LIMIT
@@ -218,10 +223,11 @@ class _Line:
                     return self._answer(frames[0])
                 if frames or not data or time.monotonic() > deadline:
                     return None
-        except ConnectionResetError:  # the container ended with the input unread, so it has not begun
-            self.sent = None
-            return None
-        except (OSError, WireError):
+        except (OSError, WireError) as error:
+            if is_from_handler(error):
+                raise
+            if isinstance(error, ConnectionResetError):  # the container ended with the input unread: it has not begun
+                self.sent = None
             return None
 
     def _answer(self, frame: memoryview) -> Optional[Answer]:
@@ -246,8 +252,9 @@ class _Line:
         """End the connection under a thread that may be waiting at it."""
         try:
             self._socket.shutdown(socket.SHUT_RDWR)
-        except OSError:
-            return
+        except OSError as error:
+            if is_from_handler(error):
+                raise
 
     def close(self) -> None:
         self._socket.close()

@@ -8,7 +8,7 @@ from typing import Any, Generic, Optional, TypeVar
 
 from .._runtime_context import current_input_id
 from .._sync import is_async, on_loop
-from ..exception import InvalidError
+from ..exception import DeserializationError, InvalidError
 from .feeder import Feeder, Source
 from .payload import failure_of, pickle_arguments, result_of
 
@@ -151,5 +151,5 @@ def _outcome(output: Any, payload: bytes) -> tuple[Any, Optional[BaseException]]
         return None, failure_of(output, payload)
     try:
         return result_of(output, payload), None
-    except Exception as error:  # a result that cannot be unpickled here fails its own input only
+    except DeserializationError as error:  # a result that cannot be unpickled here fails its own input only
         return None, error

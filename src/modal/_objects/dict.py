@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Any, NoReturn, Optional
 
 from .._renamed import renamed_parameter
 from .._serialization import TAG, TAG_SIZE, deserialize, serialize
-from .._sync import BlockingContext, blocking, generator_in_caller, in_caller, on_loop
+from .._signals import is_from_handler
+from .._sync import BlockingContext, blocking, generator_in_caller, in_caller, on_loop, undone
 from .._wire.messages.dict import (
     DICT_CLEAR,
     DICT_CONTAINS,
@@ -33,7 +34,7 @@ from .._wire.messages.dict import (
     DictValue,
 )
 from .._wire.messages.named import ObjectKind
-from ..exception import DeserializationError, InvalidError, NotFoundError, RequestSizeError
+from ..exception import DeserializationError, Error, InvalidError, NotFoundError, RequestSizeError
 from .client import current_environment
 from .named import Named
 from .pulled import Pulled
@@ -233,19 +234,17 @@ class Dict(Named):
         call = rpc.new_key(DICT_POP)
         try:
             reply, body = await self._ask(DICT_POP, DictPop, data, key=call)
+            value = await self._value(reply, body) if reply.found else _MISSING
         except BaseException as error:
-            if not isinstance(error, Exception):  # interrupted or cancelled
-                await on_loop(self._undo_pop(data, call))
-            raise
-        if not reply.found:
-            raise KeyError(key)
-        try:
-            return await self._value(reply, body)
-        except BaseException as error:  # it could not be fetched or unpickled, or nobody waits for it any more
-            await on_loop(self._put_back(data, reply, body))
+            # It could not be unpickled, or the caller was interrupted and does not get it.
+            if isinstance(error, DeserializationError) or not isinstance(error, Error) or is_from_handler(error):
+                await on_loop(undone(self._undo_pop(data, call)))
             if isinstance(error, DeserializationError):
                 raise DeserializationError(f"{error} The entry is still in the Dict.") from error.__cause__
             raise
+        if value is _MISSING:
+            raise KeyError(key)
+        return value
 
     async def _undo_pop(self, key: bytes, call: str) -> None:
         """A pop with this idempotency key was sent, and nobody gets its value."""
@@ -423,7 +422,9 @@ def _key_of(key: Any) -> bytes:
     try:
         pickler.dump(key)
         data = file.getvalue()
-    except Exception:  # a function of the user's, something that contains itself: cloudpickle knows more
+    except Exception as error:  # a function of the user's, something that contains itself: cloudpickle knows more
+        if is_from_handler(error):
+            raise
         data = serialize(key)[TAG_SIZE:]
     if len(data) > KEY_LIMIT:
         raise RequestSizeError(

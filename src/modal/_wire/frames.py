@@ -12,6 +12,7 @@ import json
 import struct
 from typing import Any, Callable, NoReturn, Union
 
+from .._signals import is_from_handler
 from .errors import TooLarge, WireError
 
 HEADER_LIMIT = 1024 * 1024  #: bytes of header JSON
@@ -62,6 +63,8 @@ def pack_header(header: dict[str, Any]) -> bytes:
     except UnicodeEncodeError:
         raise WireError("The message holds text that is not valid Unicode, such as an undecodable file name.") from None
     except (TypeError, ValueError, RecursionError) as error:
+        if is_from_handler(error):
+            raise
         raise WireError(f"The message cannot be written as JSON: {error}.") from None
     if len(raw) > HEADER_LIMIT:
         raise TooLarge(f"The message header has {len(raw)} bytes; the limit is {HEADER_LIMIT}.")
@@ -106,7 +109,9 @@ def unpack(data: Buffer) -> tuple[dict[str, Any], memoryview]:
             raise ValueError("data after the object")
         if "\\" in text and ("\\ud" in text or "\\uD" in text):
             _dump(header).encode("utf-8")  # an escaped half of a surrogate pair is no text, and breaks stores later
-    except (ValueError, RecursionError):
+    except (ValueError, RecursionError) as error:
+        if is_from_handler(error):
+            raise
         raise WireError("A frame arrived whose header is not valid JSON.") from None
     if type(header) is not dict:
         raise WireError("A frame arrived whose header is not a JSON object.")

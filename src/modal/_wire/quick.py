@@ -3,6 +3,9 @@
 For requests that the server answers at once, from a client on the server's machine. Going through the loop's thread
 costs two more wake-ups, which is most of such a call. A connection is used by one thread at a time; a few are kept.
 What goes wrong here is no failure: the caller sends the request again the usual way, under the same idempotency key.
+
+A signal handler may raise at any point, which ends the call. Its connection is not used again then: a later call would
+take the rest of an answer for its own.
 """
 
 from __future__ import annotations
@@ -10,8 +13,10 @@ from __future__ import annotations
 import socket
 import struct
 import threading
+import weakref
 from typing import Any, Optional, Union
 
+from .._signals import is_from_handler
 from .codec import decode, encode
 from .connection import Connection, Failed, Replied, Welcome
 from .errors import WireError
@@ -38,8 +43,9 @@ class QuickCalls:
         self._path = path
         self._hello = hello
         self._idle: list[_Line] = []
-        self._count = 0
-        self._lock = threading.Lock()  # of `_count`
+        # All that there are. One that an interrupted call has left behind goes by itself.
+        self._lines: weakref.WeakSet[_Line] = weakref.WeakSet()
+        self._lock = threading.Lock()  # of `_lines`
         self._closed = False
 
     def unary(self, method: Method[Any, Any], request: Any, body: Buffer, key: str) -> Optional[Answer]:
@@ -62,7 +68,9 @@ class QuickCalls:
         try:
             answer = line.unary(method, request, body, key)
             good = True
-        except (OSError, WireError):
+        except (OSError, WireError) as error:
+            if is_from_handler(error):
+                raise
             return None
         finally:
             if good and not self._closed:
@@ -81,43 +89,45 @@ class QuickCalls:
 
     def _connect(self) -> Optional[_Line]:
         with self._lock:
-            if self._closed or self._count >= _KEPT:
+            if self._closed or len(self._lines) >= _KEPT:
                 return None
-            self._count += 1
-        line = None
+            line = _Line()
+            self._lines.add(line)
         try:
-            line = _Line(self._path, self._hello)
-        except (OSError, WireError):
-            with self._lock:
-                self._count -= 1
-        return line
+            line.open(self._path, self._hello)
+            return line
+        except BaseException as error:
+            self._drop(line)
+            if isinstance(error, (OSError, WireError)) and not is_from_handler(error):
+                return None
+            raise
 
     def _drop(self, line: _Line) -> None:
         with self._lock:
-            self._count -= 1
+            self._lines.discard(line)
         line.close()
 
 
 class _Line:
     """One connection."""
 
-    def __init__(self, path: str, hello: tuple[str, str, Optional[dict[str, Any]]]) -> None:
+    def __init__(self) -> None:
         self._connection = Connection(client=True)
         self._decoder = FrameDecoder()
         self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        try:
-            # The kernel's time limits: Python's cost a further system call each time.
-            patience = struct.pack("ll", _PATIENCE, 0)
-            self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, patience)
-            self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, patience)
-            self._socket.connect(path)
-            self._connection.hello(*hello)
-            self._flush()
-            if not isinstance(self._event(), Welcome):
-                raise WireError("The server did not welcome a further connection.")
-        except BaseException:
-            self._socket.close()
-            raise
+        weakref.finalize(self, self._socket.close)
+
+    def open(self, path: str, hello: tuple[str, str, Optional[dict[str, Any]]]) -> None:
+        """Connect. Raises OSError, WireError."""
+        # The kernel's time limits: Python's cost a further system call each time.
+        patience = struct.pack("ll", _PATIENCE, 0)
+        self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, patience)
+        self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, patience)
+        self._socket.connect(path)
+        self._connection.hello(*hello)
+        self._flush()
+        if not isinstance(self._event(), Welcome):
+            raise WireError("The server did not welcome a further connection.")
 
     def unary(self, method: Method[Any, Any], request: Any, body: Buffer, key: str) -> Union[Answer, Failed]:
         """The response with its body, or a `Failed`. Raises OSError, WireError: the connection is of no use then."""
@@ -136,9 +146,11 @@ class _Line:
         try:
             self._connection.bye()
             self._flush()
-        except (OSError, WireError):
-            pass  # it is over already
-        self._socket.close()
+        except (OSError, WireError) as error:
+            if is_from_handler(error):
+                raise
+        finally:
+            self._socket.close()
 
     def _flush(self) -> None:
         parts: list[Any] = []

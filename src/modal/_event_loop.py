@@ -83,16 +83,31 @@ _ended = False
 _at_exit: list[Callable[[], Coroutine[Any, Any, None]]] = []
 
 
-def _the_bridge() -> _Bridge:
+def _the_bridge(coro: Optional[Coroutine[Any, Any, Any]] = None) -> _Bridge:
+    """The loop, for a coroutine, which is closed when there is none any more."""
     global _bridge
     if _bridge is not None:
         return _bridge
     with _bridge_lock:
-        if _ended:
-            raise ClientClosed("The Python process is ending; calls are no longer possible.")
-        if _bridge is None:
+        if _bridge is None and not _ended:
             _bridge = _Bridge()
-        return _bridge
+        if _bridge is not None:
+            return _bridge
+    if coro is not None:
+        coro.close()
+    _stay_if_daemon()
+    raise ClientClosed("The Python process is ending; calls are no longer possible.")
+
+
+def _stay_if_daemon() -> None:
+    """While the process ends a daemon thread waits for that in silence, as it does in `queue.Queue.get`."""
+    if _ended and threading.current_thread().daemon:
+        threading.Event().wait()
+
+
+def is_gone(of: int) -> bool:
+    """Whether the loop of a generation is of no use any more: the process ends, or is a fork of the one that had it."""
+    return _ended or of != generation
 
 
 def the_loop() -> asyncio.AbstractEventLoop:
@@ -120,8 +135,8 @@ def _end() -> None:
         except BaseException as error:  # nothing can be done about it, and the rest must be closed too
             if not isinstance(error, Exception):
                 break
-    _bridge = None
     bridge.stop()
+    _bridge = None
 
 
 def _forget_bridge() -> None:
@@ -186,7 +201,7 @@ def run(coro: Coroutine[Any, Any, T]) -> T:
         InvalidError: called from the loop's own thread, which would wait for itself.
         ClientClosed: the process is ending.
     """
-    bridge = _bridge or _the_bridge()
+    bridge = _bridge or _the_bridge(coro)
     if threading.get_ident() == bridge.thread_id:
         coro.close()
         raise InvalidError(
@@ -197,6 +212,7 @@ def run(coro: Coroutine[Any, Any, T]) -> T:
         bridge.loop.call_soon_threadsafe(waiter.start)
         waiter.lock.acquire()
     except BaseException:
+        _stay_if_daemon()
         waiter.abandoned = True
         if not bridge.loop.is_closed():
             bridge.loop.call_soon_threadsafe(waiter.cancel)
@@ -204,6 +220,7 @@ def run(coro: Coroutine[Any, Any, T]) -> T:
                 waiter.lock.acquire(timeout=_CLEANUP)
         raise
     if waiter.error is not None:
+        _stay_if_daemon()
         raise waiter.error
     return waiter.value  # type: ignore[no-any-return]
 
@@ -212,7 +229,7 @@ async def run_async(coro: Coroutine[Any, Any, T]) -> T:
     """Run a coroutine on the loop and await it from the caller's own event loop. Cancellation reaches the coroutine."""
     import asyncio
 
-    bridge = _bridge or _the_bridge()
+    bridge = _bridge or _the_bridge(coro)
     here = asyncio.get_running_loop()
     if here is bridge.loop:
         return await coro
@@ -243,7 +260,11 @@ async def run_async(coro: Coroutine[Any, Any, T]) -> T:
     bridge.loop.call_soon_threadsafe(lambda: task.append(bridge.loop.create_task(main())))
     try:
         return await future
+    except Exception:
+        _stay_if_daemon()
+        raise
     except asyncio.CancelledError:
+        _stay_if_daemon()
         ended: asyncio.Future[None] = here.create_future()
 
         def tell(_: Any) -> None:
@@ -341,3 +362,15 @@ async def adrive(coro: Any) -> Any:
                 job = coro.send(value)
     except StopIteration as stop:
         return stop.value
+
+
+def leave(coro: Any) -> None:
+    """Step a coroutine of the caller to its end when the loop is gone: what it wants done there is not done."""
+    try:
+        job = coro.send(None)
+        while True:
+            if type(job) is _OnLoop:
+                job.coro.close()
+            job = coro.throw(ClientClosed("The loop is gone."))
+    except (StopIteration, ClientClosed):
+        return

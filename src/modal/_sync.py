@@ -16,9 +16,11 @@ from contextlib import AbstractAsyncContextManager
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Callable, Generic, Optional, overload
 
-from ._event_loop import adrive, at_exit, drive, is_async, on_loop, run, run_async, undone
+from . import _event_loop
+from ._event_loop import adrive, at_exit, drive, is_async, is_gone, leave, on_loop, run, run_async, undone
 from ._sync_traceback import clean
 from ._type_vars import P, S, T
+from .exception import ClientClosed
 
 if TYPE_CHECKING:
     from inspect import Signature
@@ -208,9 +210,11 @@ def _warn_unused(stream: Any) -> None:
 
 
 def _iterate(agen: AsyncGenerator[T, None]) -> Generator[T, None, None]:
+    generation = _event_loop.generation
     try:
         while True:
             try:
+                _check_generation(generation)
                 item = drive(agen.__anext__(), agen)
             except StopAsyncIteration:
                 return
@@ -218,13 +222,18 @@ def _iterate(agen: AsyncGenerator[T, None]) -> Generator[T, None, None]:
                 raise clean(error)
             yield item
     finally:
-        drive(agen.aclose(), agen)
+        if is_gone(generation):
+            leave(agen.aclose())
+        else:
+            drive(agen.aclose(), agen)
 
 
 async def _aiterate(agen: AsyncGenerator[T, None]) -> AsyncGenerator[T, None]:
+    generation = _event_loop.generation
     try:
         while True:
             try:
+                _check_generation(generation)
                 item = await adrive(agen.__anext__())
             except StopAsyncIteration:
                 return
@@ -232,7 +241,15 @@ async def _aiterate(agen: AsyncGenerator[T, None]) -> AsyncGenerator[T, None]:
                 raise clean(error)
             yield item
     finally:
-        await adrive(agen.aclose())
+        if is_gone(generation):
+            leave(agen.aclose())
+        else:
+            await adrive(agen.aclose())
+
+
+def _check_generation(generation: int) -> None:
+    if generation != _event_loop.generation:
+        raise ClientClosed("This process is a fork of the one that began this; begin it anew here.")
 
 
 class BlockingGenerator(Generic[P, T]):
@@ -310,37 +327,50 @@ def generator_in_caller(
 
 
 class BlockingContext(Generic[T]):
-    """An async context manager for `with` and `async with`; it runs on the loop."""
+    """An async context manager for `with` and `async with`; it runs on the loop.
+
+    Where the process was forked meanwhile, leaving it does nothing: what it manages is the parent's.
+    """
 
     def __init__(self, manager: AbstractAsyncContextManager[T]) -> None:
         self._manager = manager
+        self._generation = 0  #: of the loop it was entered on
+        self._is_entered = False
 
     def __enter__(self) -> T:
         try:
-            return run(_enter(self._manager))
+            return run(self._enter())
         except BaseException as error:
+            if self._is_entered:  # an interrupted caller will not leave it
+                run(self._leave(type(error), error, error.__traceback__))
             raise clean(error)
 
     def __exit__(
         self, cls: Optional[type[BaseException]], error: Optional[BaseException], traceback: Optional[TracebackType]
     ) -> Optional[bool]:
-        return run(_leave(self._manager, cls, error, traceback))
+        return None if is_gone(self._generation) else run(self._leave(cls, error, traceback))
 
     async def __aenter__(self) -> T:
-        return await run_async(_enter(self._manager))
+        try:
+            return await run_async(self._enter())
+        except BaseException as error:
+            if self._is_entered:  # as above
+                await run_async(self._leave(type(error), error, error.__traceback__))
+            raise
 
     async def __aexit__(
         self, cls: Optional[type[BaseException]], error: Optional[BaseException], traceback: Optional[TracebackType]
     ) -> Optional[bool]:
-        return await run_async(_leave(self._manager, cls, error, traceback))
+        return None if is_gone(self._generation) else await run_async(self._leave(cls, error, traceback))
 
+    async def _enter(self) -> T:
+        self._generation = _event_loop.generation
+        value = await self._manager.__aenter__()
+        self._is_entered = True
+        return value
 
-async def _enter(manager: AbstractAsyncContextManager[T]) -> T:
-    return await manager.__aenter__()
-
-
-async def _leave(manager: AbstractAsyncContextManager[Any], cls: Any, error: Any, traceback: Any) -> Optional[bool]:
-    return await manager.__aexit__(cls, error, traceback)
+    async def _leave(self, cls: Any, error: Any, traceback: Any) -> Optional[bool]:
+        return await self._manager.__aexit__(cls, error, traceback)
 
 
 class ContextCall(Generic[P, T]):

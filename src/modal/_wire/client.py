@@ -9,6 +9,7 @@ import itertools
 import logging
 import os
 import random
+import weakref
 from collections.abc import AsyncIterator, Awaitable
 from ssl import SSLCertVerificationError, SSLError
 from typing import Any, Callable, Optional, TypeVar
@@ -71,6 +72,7 @@ class RpcClient:
         self._link: Optional[Link] = None
         self._connecting: Optional[asyncio.Task[Link]] = None
         self._closed = False
+        _clients.add(self)
         self._key_prefix = os.urandom(6).hex()  # several clients may share a session
         self._keys = itertools.count(1)
         #: For blocking callers; None when the server is not on this machine.
@@ -101,6 +103,11 @@ class RpcClient:
             link.connection.bye()
             link.hang_up()
             await link.gone
+
+    def leave_to_parent(self) -> None:
+        """In a forked child: the connections and the session are the parent's; calls raise ClientClosed."""
+        self._closed = True
+        self._link = self._connecting = self.quick = None
 
     async def unary(
         self,
@@ -321,6 +328,18 @@ class RpcClient:
             if not self._closed and self._connecting is None:
                 self._connecting = asyncio.get_running_loop().create_task(self._connect(self._reconnect_timeout))
                 self._connecting.add_done_callback(self._attempt_ended)
+
+
+_clients: weakref.WeakSet[RpcClient] = weakref.WeakSet()
+
+
+def _leave_to_parent() -> None:
+    for client in list(_clients):
+        client.leave_to_parent()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_leave_to_parent)
 
 
 def _too_slow(method: Method[Any, Any], timeout: float) -> TimeoutError:

@@ -298,33 +298,49 @@ def test_a_value_that_arrives_with_an_interrupt_is_not_lost(monkeypatch: pytest.
         def release(self) -> None:
             self._lock.release()
 
-    unclaimed = []
+    unclaimed, given = [], []
 
-    async def give() -> str:
-        return "value"
+    async def give() -> None:
+        given.append("value")
 
     async def clean_up() -> None:
-        unclaimed.append("value")
+        unclaimed.append(given.pop())
+
+    async def take() -> None:
+        try:
+            await _event_loop.on_loop(give())
+        except KeyboardInterrupt:
+            await _event_loop.on_loop(_event_loop.undone(clean_up()))
+            raise
 
     monkeypatch.setattr(_event_loop.threading, "Lock", InterruptedLock)
     began = time.monotonic()
     with pytest.raises(KeyboardInterrupt):
-        _event_loop.run(give(), clean_up)
+        _event_loop.drive(take())
     assert time.monotonic() - began < 4  # it has not waited for what it had
     assert unclaimed == ["value"]
 
 
 async def test_a_value_that_arrives_with_a_cancellation_is_not_lost() -> None:
-    unclaimed, began = [], threading.Event()
+    unclaimed, given, began = [], [], threading.Event()
 
     async def give() -> str:
+        given.append("value")
         began.set()
         return "value"
 
     async def clean_up() -> None:
-        unclaimed.append("value")
+        unclaimed.append(given.pop())
 
-    task = asyncio.ensure_future(_event_loop.run_async(give(), clean_up))
+    async def take() -> str:
+        try:
+            value: str = await _event_loop.on_loop(give())
+        except asyncio.CancelledError:
+            await _event_loop.on_loop(_event_loop.undone(clean_up()))
+            raise
+        return value
+
+    task = asyncio.ensure_future(_event_loop.adrive(take()))
     await asyncio.sleep(0)
     began.wait(10)
     task.cancel()

@@ -6,11 +6,15 @@ imports almost nothing, since every container pays for it.
 
 from __future__ import annotations
 
+import os
 from contextvars import ContextVar
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any, Callable, Optional
+
+
+SOCKET_VARIABLE = "INTERMODAL_SOCKET"
 
 
 class ContainerContext:
@@ -83,10 +87,18 @@ def container_context() -> Optional[ContainerContext]:
     return _container
 
 
+def container_socket() -> Optional[str]:
+    """The Unix socket for SDK calls of the container that this process is, or is a child of; None outside of one.
+
+    A child that was not forked has it from the environment.
+    """
+    return _container.socket_path if _container is not None else os.environ.get(SOCKET_VARIABLE) or None
+
+
 def is_local() -> bool:
     """Return whether this code runs on the machine that launches or deploys the app.
 
-    False in a container.
+    False in a container. A program that code in a container starts is no part of the app, and gets True.
     """
     return _container is None
 

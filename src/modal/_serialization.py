@@ -234,13 +234,20 @@ def _reason(error: BaseException) -> str:
     return f"{type(error).__name__}: {text}" if text else type(error).__name__
 
 
+#: Modules that come with Python, in some version. Python 3.9 does not say.
+_OF_PYTHON = getattr(sys, "stdlib_module_names", ("pathlib",))
+
+
 def _why_not(error: Exception, major: int, minor: int) -> str:
+    missing = error.name or "" if isinstance(error, ModuleNotFoundError) else ""
+    is_of_python = missing.partition(".")[0] in _OF_PYTHON
+    if missing and not is_of_python:
+        return f"Data cannot be unpickled here since the module {missing!r} is not installed here."
     there = f"{major}.{minor}"
     if there != _HERE:
         return (
             f"Data pickled by Python {there} cannot be unpickled by Python {_HERE}: {_reason(error)}. "
             f'Use one version on both sides, e.g. Image.debian_slim(python_version="{_HERE}").'
         )
-    if isinstance(error, ModuleNotFoundError):
-        return f"Data cannot be unpickled here since the module {error.name!r} is not installed here."
-    return f"Data cannot be unpickled here: {_reason(error)}."
+    hint = " It may come from another version of Python." if is_of_python else ""  # keys do not say from which
+    return f"Data cannot be unpickled here: {_reason(error)}.{hint}"

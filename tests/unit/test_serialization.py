@@ -112,15 +112,23 @@ def test_something_nested_too_deeply_is_a_serialization_error() -> None:
         deep = deep.pop()
 
 
-def test_a_clash_of_python_versions_names_both() -> None:
-    broken = bytes((1, 3, 8)) + b"\x80\x05cno_such_module\nThing\n."
+@pytest.mark.parametrize("name", [b"pathlib._yet_to_come\nPath", b"pathlib\nNoSuchPath"])
+def test_a_clash_of_python_versions_names_both(name: bytes) -> None:
+    broken = bytes((1, 3, 8)) + b"\x80\x05c" + name + b"\n."
     with pytest.raises(DeserializationError, match=rf"Python 3\.8 .* Python 3\.{sys.version_info[1]}"):
         deserialize(broken)
 
 
-def test_a_missing_module_is_named() -> None:
-    with pytest.raises(DeserializationError, match="no_such_module"):
-        deserialize(serialize(None)[:3] + b"cno_such_module\nThing\n.")
+@pytest.mark.parametrize("tag", [_serialization.TAG, bytes((1, 3, 8))])
+def test_a_missing_module_is_the_reason_whatever_the_versions(tag: bytes) -> None:
+    with pytest.raises(DeserializationError, match="since the module 'no_such_module' is not installed here") as caught:
+        deserialize(tag + b"cno_such_module\nThing\n.")
+    assert "version" not in str(caught.value)
+
+
+def test_a_missing_module_of_python_is_one_of_another_version() -> None:
+    with pytest.raises(DeserializationError, match="may come from another version of Python"):
+        deserialize(serialize(None)[:3] + b"cpathlib._yet_to_come\nPath\n.")
 
 
 @given(st.binary(max_size=80))

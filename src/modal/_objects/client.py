@@ -6,7 +6,7 @@ import os
 from typing import TYPE_CHECKING, Any, Optional
 
 from .. import _event_loop
-from .._runtime_context import container_context
+from .._runtime_context import container_context, container_socket
 from .._sync import at_exit, blocking_method
 from ..exception import AuthError, InvalidError
 
@@ -124,9 +124,15 @@ def _new_session() -> str:
 
 def _configured_target() -> Optional[str]:
     """Where to connect; None: to the local server."""
-    context = container_context()
-    if context is not None:
-        return f"unix://{context.socket_path}"
+    return f"unix://{container_socket()}" if _uses_container() else _configured_url()
+
+
+def _uses_container() -> bool:
+    """Whether calls are those of a container: of itself, or of a child of it that is told of no other server."""
+    return container_context() is not None or (container_socket() is not None and not _configured_url())
+
+
+def _configured_url() -> Optional[str]:
     from ..config import config
 
     return config.get("server_url") or None
@@ -134,7 +140,7 @@ def _configured_target() -> Optional[str]:
 
 def current_environment(name: Optional[str] = None) -> str:
     """The environment that is meant: `name`, else the configured one; "" is that of the app that this code is of."""
-    if name or container_context() is not None:
+    if name or _uses_container():
         return name or ""
     from ..config import config
 

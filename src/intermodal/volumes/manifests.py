@@ -19,9 +19,10 @@ def read_manifest(path: Path) -> list[Entry]:
 
 def write_manifest(
     path: Path, layer: Path, pool: Executor | None = None, known: Mapping[int, str] | None = None
-) -> None:
+) -> list[Entry]:
     """List what a layer has, and make that and the layer durable; see `entries_of`. Raises OSError."""
     entries = entries_of(layer, pool, known)
     sync_tree(layer, [entry.path for entry in entries if entry.kind == "file"])
     text = json.dumps([entry.to_json() for entry in entries], ensure_ascii=False)
     write(path, text.encode("utf-8", "surrogateescape"))
+    return entries

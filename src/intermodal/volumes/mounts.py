@@ -14,7 +14,7 @@ from intermodal.runtimes.syscalls import MS_NODEV, MS_NOSUID, MS_RDONLY, unmount
 from intermodal.volumes.durable import remove_tree
 from intermodal.volumes.entries import kind_of, walk
 from intermodal.volumes.layer_copies import take_over
-from intermodal.volumes.session import Session, Version
+from intermodal.volumes.session import WHOLE, Session, Version
 from intermodal.volumes.store import MERGE_ABOVE, VolumeStore
 from modal.exception import Error
 
@@ -55,12 +55,17 @@ class VolumeMounts:
                 yield root
 
     @contextlib.contextmanager
-    def writing(self, volume_id: str) -> Iterator[Path]:
-        """The files, to be changed; what was changed is committed when the block ends well. Raises `NotFoundError`."""
+    def writing(self, volume_id: str, only_new: bool = False) -> Iterator[Path]:
+        """The files, to be changed; what was changed is committed when the block ends well, all of it or nothing.
+
+        Args:
+            only_new: no file may be replaced, also none that others have committed meanwhile.
+
+        Raises `NotFoundError`, and what `VolumeStore.commit_whole` does.
+        """
         with contextlib.ExitStack() as stack:
-            session = self._store.open(volume_id, f"server-{os.urandom(8).hex()}")
+            session = self._store.open(volume_id, f"{WHOLE}{os.urandom(8).hex()}")
             stack.callback(self._store.close, session)
-            stack.callback(self._store.discard, session)
             with self._mount_point() as target:
                 layers = self._store.layers(volume_id, session.version)
                 mount_overlay(layers, session.folder, target, flags=FLAGS, options=OPTIONS)
@@ -68,9 +73,8 @@ class VolumeMounts:
                     yield target
                 finally:
                     unmount(target)
-            if self._store.has_changes(session):
-                self._store.detach(session)
-                self._store.commit(session)
+            if self._store.has_writes(session):
+                self._store.commit_whole(session, only_new)
         self.tidy(volume_id)
 
     def tidy(self, volume_id: str, session: Session | None = None) -> None:

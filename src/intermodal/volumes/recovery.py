@@ -7,7 +7,7 @@ import logging
 from pathlib import Path
 
 from intermodal.volumes.durable import remove_long, remove_tree
-from intermodal.volumes.session import GONE, Session, Version, remove_session
+from intermodal.volumes.session import GONE, WHOLE, Session, Version, remove_session
 from intermodal.volumes.store import VolumeStore
 from intermodal.volumes.upper_layer import copy_delta, delta_of, settle
 from modal.exception import Error, NotFoundError
@@ -44,6 +44,9 @@ def recover(store: VolumeStore, volume_id: str) -> int:
     layers = sorted(path.name for path in (folder / "pending").iterdir())
     for layer in layers:
         store.publish(volume_id, layer)
+    for manifest in (folder / "manifests").iterdir():
+        if not (folder / "layers" / manifest.name).exists():
+            manifest.unlink()  # of a layer that was not to be
     store.collect(volume_id)
     return len(layers)
 
@@ -51,6 +54,8 @@ def recover(store: VolumeStore, volume_id: str) -> int:
 def _left_in(volume_id: str, folder: Path) -> Session | None:
     """The session that had a directory, if anything is to be committed there. Raises OSError, ValueError."""
     upper, old, copied = folder / "upper", folder / "old", folder / "copied.json"
+    if folder.name.startswith(WHOLE):
+        return None  # whoever was changing files was never told that it was done
     if folder.name.endswith(GONE) or old.exists() or not upper.is_dir():
         return None  # nothing is missing, or the changes are in a pending layer
     try:

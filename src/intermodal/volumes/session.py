@@ -21,6 +21,8 @@ from intermodal.volumes.durable import remove_tree, write
 #: What tells whether a changed entry is the same as before.
 Print = tuple[Any, ...]
 GONE = ".gone"  # the end of the name of a directory that is being deleted
+#: The start of the id of a session of which all is committed at once: what a dead server left of it is half of that.
+WHOLE = "server-"
 
 
 @dataclass(frozen=True)

@@ -9,8 +9,8 @@
 A commit takes the writable directory of a mount as it is: nothing is copied. It becomes a pending layer by one rename,
 is hashed and made durable there, and counts once `version.json`, replaced by another rename, names it; then it is moved
 to the others. So a death at any moment leaves the version before or the one after. Pending layers and writable
-directories that a dead server left are committed when the next one starts (`recovery.py`). What is put on top last
-wins, file by file.
+directories of containers that a dead server left are committed when the next one starts (`recovery.py`). What is put on
+top last wins, file by file. A change from outside containers is committed as a whole, or not at all.
 """
 
 from __future__ import annotations
@@ -27,6 +27,7 @@ from pathlib import Path
 
 from intermodal.overlay.layers import Layers
 from intermodal.volumes.changes import Change, changes
+from intermodal.volumes.conflicts import require_room
 from intermodal.volumes.durable import remove_tree, write
 from intermodal.volumes.entries import Entry
 from intermodal.volumes.holds import Holds
@@ -286,12 +287,54 @@ class VolumeStore:
         if pending.exists():
             write_manifest(self._manifest(volume_id, layer), pending, self.pool)
         with self._lock(volume_id):
-            version = self.version(volume_id)
-            if layer not in version.layers:
-                version = Version(version.number + 1, (layer, *version.layers))
-            self._write_version(volume_id, version)
-            self.move_committed(volume_id, version)
+            return self._put_on_top(volume_id, layer)
+
+    def commit_whole(self, session: Session, only_new: bool = False) -> None:
+        """Publish what a mount that has ended has written, all of it or nothing, and nothing after a death.
+
+        Args:
+            only_new: no file may be replaced, also none that is newer than the session.
+
+        Raises:
+            Exists: one would be.
+            InvalidError: a file would take the place of a directory that is newer than the session, or the reverse.
+            NotFoundError: the volume was deleted.
+            OSError: the disk failed.
+        """
+        volume_id = session.volume_id
+        layer = self.new_layer(volume_id)
+        draft = self.draft(volume_id, layer)
+        try:
+            settle(session.upper, self.below(session))
+            session.upper.rename(draft)
+            entries = write_manifest(self._manifest(volume_id, layer), draft, self.pool)
+            with self._lock(volume_id):
+                version = self.version(volume_id)
+                if self._holds.is_deleted(volume_id):
+                    raise _gone(volume_id)
+                if version.number != session.version.number:
+                    require_room(entries, Layers(self.layers(volume_id, version)), only_new=only_new)
+                draft.rename(self.pending(volume_id, layer))
+                self._put_on_top(volume_id, layer)
+        except BaseException:
+            self._discard(volume_id, layer)
+            raise
+
+    def _put_on_top(self, volume_id: str, layer: str) -> Version:
+        version = self.version(volume_id)
+        if layer not in version.layers:
+            version = Version(version.number + 1, (layer, *version.layers))
+        self._write_version(volume_id, version)
+        self.move_committed(volume_id, version)
         return version
+
+    def _discard(self, volume_id: str, layer: str) -> None:
+        """Delete a layer that could not be published, unless the version has it."""
+        with self._lock(volume_id):
+            if layer not in self.version(volume_id).layers:
+                remove_tree(self.draft(volume_id, layer))
+                remove_tree(self.pending(volume_id, layer))
+                self._manifest(volume_id, layer).unlink(missing_ok=True)
 
     def move_committed(self, volume_id: str, version: Version) -> None:
         """Move the pending layers that a version names to the others.
@@ -302,16 +345,6 @@ class VolumeStore:
             pending = self.pending(volume_id, layer)
             if pending.exists():
                 pending.rename(self.folder(volume_id) / "layers" / layer)
-
-    def discard(self, session: Session) -> None:
-        """Forget what could not be published: nobody has it mounted, and it is not to be tried again."""
-        with self._lock(session.volume_id):
-            committed = self.version(session.volume_id).layers if session.unpublished else ()
-            for layer in session.unpublished:
-                if layer not in committed:
-                    remove_tree(self.pending(session.volume_id, layer))
-                    self._manifest(session.volume_id, layer).unlink(missing_ok=True)
-        session.unpublished = []
 
     def rebase(self, session: Session) -> list[Path]:
         """Let the session, which is not mounted now, go on from the current version. What is not committed is gone.

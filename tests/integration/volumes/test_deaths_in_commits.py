@@ -137,6 +137,21 @@ def test_a_death_when_all_is_committed_undoes_nothing(work: Callable[[Place], No
         assert place.after_a_restart() == {"a": "theirs", "d/b": "b"}, at
 
 
+def test_a_death_in_a_change_from_outside_leaves_all_of_it_or_nothing(tmp_path: Path) -> None:
+    at, goes_on, outcomes = 0, True, set()
+    while goes_on:
+        at += 1
+        place = Place(tmp_path / str(at))
+        goes_on = dies(lambda place=place: place.write(c="c", d1="d", e="e"), at)  # type: ignore[misc]
+        VolumeMounts(place.store, place.folder / "run").clean_up()
+        found = place.after_a_restart()
+        assert found in ({"a": "new", "d/b": "b"}, {"a": "new", "d/b": "b", "c": "c", "d1": "d", "e": "e"}), at
+        outcomes.add(len(found))
+        manifests = {path.name for path in (place.store.root / VOLUME / "manifests").iterdir()}
+        assert manifests == set(place.store.version(VOLUME).layers)
+    assert outcomes == {2, 5}
+
+
 def test_a_death_when_a_mount_begins(tmp_path: Path) -> None:
     at, goes_on = 0, True
     while goes_on:

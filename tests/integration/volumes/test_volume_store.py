@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import mmap
 import os
 import shutil
@@ -14,11 +15,12 @@ from mounted_volume import VOLUME, Mounted
 from intermodal.runtimes.syscalls import unmount
 from intermodal.volumes import entries
 from intermodal.volumes.changes import PathTooLong
+from intermodal.volumes.conflicts import Exists
 from intermodal.volumes.mounts import VolumeMounts
 from intermodal.volumes.recovery import recover
 from intermodal.volumes.store import MERGE_ABOVE, VolumeStore
 from intermodal.volumes.verify import verify
-from modal.exception import NotFoundError
+from modal.exception import InvalidError, NotFoundError
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="needs root to mount")
 
@@ -302,6 +304,40 @@ def test_a_deleted_volume_goes_with_its_last_mount(store: VolumeStore, mounts: V
     one.close()
     assert store.volumes() == []
     assert list(store.root.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "only_new", "refusal"),
+    [
+        ("x", "x", True, Exists), ("x", "x", False, None), ("x", "x/y", True, InvalidError),
+        ("x/y", "x", True, InvalidError), ("x", "x/y", False, InvalidError), ("x/y", "x", False, InvalidError),
+        ("x/y", "x/z", True, None), ("link/y", "d/y", True, Exists), ("d/y", "link/y", True, Exists),
+    ],
+)  # fmt: skip
+def test_two_changes_from_outside_at_once(
+    first: str, second: str, only_new: bool, refusal: type[Exception] | None, store: VolumeStore, mounts: VolumeMounts
+) -> None:
+    def write(root: Path, path: str, text: str) -> None:
+        (root / path).parent.mkdir(exist_ok=True)
+        (root / path).write_text(text)
+
+    with mounts.writing(VOLUME) as root:
+        (root / "d").mkdir()
+        (root / "link").symlink_to("d")
+    with contextlib.ExitStack() as stack:
+        if refusal is not None:
+            stack.enter_context(pytest.raises(refusal))
+        with mounts.writing(VOLUME, only_new) as slow:
+            with mounts.writing(VOLUME, only_new) as fast:
+                write(fast, first, "first")
+            write(slow, second, "second")
+            write(slow, "other", "second")
+    first = first.replace("link", "d")
+    expected = {first: "first"} if refusal else {first: "first", second: "second", "other": "second"}
+    assert content(mounts) == expected
+    assert list(verify(store, VOLUME)) == []
+    for name in ("pending", "open"):
+        assert list((store.root / VOLUME / name).iterdir()) == []
 
 
 @pytest.mark.parametrize("moment", ["written", "copied", "detached", "draft"])

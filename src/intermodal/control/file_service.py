@@ -13,6 +13,7 @@ from intermodal.control.named_service import PREFIXES, NamedService, word_of
 from intermodal.control.rpc import Context, Dispatcher, ServerStream
 from intermodal.model.errors import DiskFull, RuntimeFailure
 from intermodal.threads import in_thread
+from intermodal.volumes.conflicts import Exists
 from intermodal.volumes.files import Found, Tree, shown
 from modal._wire.messages.common import Empty
 from modal._wire.messages.files import (
@@ -44,11 +45,18 @@ _ENTRIES, _CHARACTERS = 1_000, 100_000  # in one part of a listing; a character 
 class Space(Protocol):
     """Where the files of one kind of object are. Its context managers block."""
 
+    @property
+    def drafts(self) -> Path | None:
+        """Where files are until they are whole; None: beside what they replace, as nobody sees them there."""
+
     def reading(self, object_id: str) -> AbstractContextManager[Path]:
         """The files, to be read."""
 
-    def writing(self, object_id: str) -> AbstractContextManager[Path]:
-        """The files, to be changed; an exception in the block undoes what the kind of object can undo."""
+    def writing(self, object_id: str, only_new: bool) -> AbstractContextManager[Path]:
+        """The files, to be changed; an exception in the block undoes what the kind of object can undo.
+
+        With `only_new`, of an object that can: the end raises `Exists` rather than replace what others made meanwhile.
+        """
 
 
 class FileService:
@@ -90,9 +98,9 @@ class FileService:
 
     async def put(self, ctx: Context, request: FilesPut, body: bytes, stream: ServerStream[Any, Any]) -> FilesPutDone:
         try:
-            async with self._tree(ctx, request.object_id, writing=True) as tree:
+            async with self._tree(ctx, request.object_id, writing=True, only_new=not request.force) as tree:
                 await _Writer(tree, request.force).write(stream)
-        except _Exists as error:
+        except Exists as error:
             return FilesPutDone(existing=str(error))
         return FilesPutDone()
 
@@ -109,11 +117,14 @@ class FileService:
         return Empty()
 
     @contextlib.asynccontextmanager
-    async def _tree(self, ctx: Context, object_id: str, *, writing: bool = False) -> AsyncIterator[Tree]:
+    async def _tree(
+        self, ctx: Context, object_id: str, *, writing: bool = False, only_new: bool = False
+    ) -> AsyncIterator[Tree]:
         """The files of an object; changes are committed when the block ends well."""
         space, name = self._space(ctx, object_id)
-        async with _entered(space.writing(object_id) if writing else space.reading(object_id)) as root:
-            with await _do(Tree, root, self._owner, name) as tree:
+        entering = space.writing(object_id, only_new) if writing else space.reading(object_id)
+        async with _entered(entering) as root:
+            with await _do(Tree, root, self._owner, name, space.drafts) as tree:
                 yield tree
 
     def _space(self, ctx: Context, object_id: str) -> tuple[Space, str]:
@@ -123,10 +134,6 @@ class FileService:
                 record = self._named.require_object(ctx, kind, object_id)
                 return space, f"the {word_of(kind)} {record.name or object_id!r}"
         raise NotFoundError(f"{object_id[:60]!r} is no volume and no network file system.")
-
-
-class _Exists(Exception):
-    """A file that must not be replaced; the text is its path."""
 
 
 class _Writer:
@@ -162,7 +169,7 @@ class _Writer:
         if not self._force:
             there = await _do(self._tree.find, part.path)
             if there is not None and there.kind != "directory":
-                raise _Exists(part.path)
+                raise Exists(part.path)
         file = self._tree.replacing(part.path, part.mode & 0o7777)
         self._descriptor = await _do(file.__enter__)
         self._file = file

@@ -19,13 +19,19 @@ class NetworkFileSystemService:
         self._named = named
         self._folders = folders
         self._deletion = FileDeletion()
+        self.drafts = folders.drafts
         named.holders[ObjectKind.NETWORK_FILE_SYSTEM] = self
 
     @contextlib.contextmanager
     def reading(self, object_id: str) -> Iterator[Path]:
         yield self._folders.folder(object_id)
 
-    writing = reading  # everybody sees each change at once, and none is undone
+    @contextlib.contextmanager
+    def writing(self, object_id: str, only_new: bool) -> Iterator[Path]:
+        """Everybody sees each change at once, and none is undone."""
+        folder = self._folders.folder(object_id)
+        self.drafts.mkdir(mode=0o700, exist_ok=True)
+        yield folder
 
     def created(self, object_id: str) -> None:
         self._folders.create(object_id)

@@ -44,6 +44,7 @@ class VolumeService:
         self._mounts = mounts
         self._node = node
         self._deletion = FileDeletion()
+        self.drafts: Path | None = None  # a mount of the server's own shows them to nobody
         named.holders[ObjectKind.VOLUME] = self
 
     def register(self, dispatcher: Dispatcher) -> None:
@@ -84,8 +85,8 @@ class VolumeService:
     def reading(self, object_id: str) -> AbstractContextManager[Path]:
         return self._mounts.reading(object_id)
 
-    def writing(self, object_id: str) -> AbstractContextManager[Path]:
-        return self._mounts.writing(object_id)
+    def writing(self, object_id: str, only_new: bool) -> AbstractContextManager[Path]:
+        return self._mounts.writing(object_id, only_new)
 
     # -- as a holder
 

@@ -51,11 +51,14 @@ class Tree:
     Args:
         owner: who owns what is made.
         name: what messages call it.
+        drafts: a directory on the same file system for files that are not whole yet; without one they are beside what
+            they replace.
     """
 
-    def __init__(self, root: Path, owner: int = 0, name: str = "the volume") -> None:
+    def __init__(self, root: Path, owner: int = 0, name: str = "the volume", drafts: Path | None = None) -> None:
         self._owner = owner
         self._name = name
+        self._drafts = drafts
         self._root = os.open(root, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
 
     def __enter__(self) -> Tree:
@@ -159,19 +162,17 @@ class Tree:
             there = _status(folder, name)
             if there is not None and stat.S_ISDIR(there.st_mode):
                 raise InvalidError(f"{'/' + path!r} is a directory and cannot be overwritten by a file.")
-            draft = f".intermodal-{os.urandom(8).hex()}"
-            descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600, dir_fd=folder)
+            at = Path(f"/proc/{os.getpid()}/fd/{folder}") if self._drafts is None else self._drafts
+            draft = at / f".intermodal-{os.urandom(8).hex()}"
+            descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
             try:
                 yield descriptor
                 os.fchown(descriptor, self._owner, self._owner)
                 os.fchmod(descriptor, mode)
-                os.rename(draft, name, src_dir_fd=folder, dst_dir_fd=folder)
-            except BaseException:
-                with contextlib.suppress(FileNotFoundError):
-                    os.unlink(draft, dir_fd=folder)
-                raise
+                os.rename(draft, name, dst_dir_fd=folder)
             finally:
                 os.close(descriptor)
+                draft.unlink(missing_ok=True)
 
     def remove(self, path: str, recursive: bool) -> None:
         """Delete an entry. Raises `NotFoundError`; `InvalidError` for a directory unless `recursive`."""

@@ -12,12 +12,17 @@ from modal.exception import NotFoundError
 
 
 class LiveFolders:
-    """Directories below `root`, for `owner`. Its methods may be called from any thread; all but `create` block."""
+    """Directories below `root`, for `owner`. Its methods may be called from any thread; all but `create` block.
+
+    `drafts` is a directory, to be made, for files that are to be moved into these once they are whole: containers do
+    not see it, and the next server deletes what is left in it.
+    """
 
     def __init__(self, root: Path, owner: int = 0) -> None:
         self.root = root
         self._owner = owner
         self._known: set[str] = set()
+        self.drafts = root / f".drafts-{os.urandom(4).hex()}"
 
     def create(self, object_id: str) -> None:
         """Let there be such a network file system; its directory is made when it is first used."""
@@ -47,9 +52,13 @@ class LiveFolders:
             remove_tree(gone)
 
     def delete_others(self, exists: Callable[[str], bool]) -> None:
-        """Delete what deleted ones have left: those that do not exist, and what was being deleted. Raises OSError."""
+        """Delete what deleted ones have left: those that do not exist, and what was being deleted or written.
+
+        Raises OSError.
+        """
         for path in self.root.iterdir() if self.root.exists() else ():
             if path.name.startswith("."):
-                remove_tree(path)
+                if path != self.drafts:
+                    remove_tree(path)
             elif not exists(path.name):
                 self.delete(path.name)

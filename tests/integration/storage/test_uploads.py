@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import io
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from real_server import RealServer, until
 
 import modal
 from modal.exception import InvalidError, NotFoundError
@@ -98,6 +99,57 @@ def test_one_path_twice_in_an_upload(volume: modal.Volume, tmp_path: Path) -> No
     assert b"".join(volume.read_file("/d/x")) == b"file"
     with pytest.raises(FileExistsError, match="/d/x is there already"), volume.batch_upload() as batch:
         batch.put_directory(tmp_path, "/d")
+
+
+class Slow(io.BytesIO):
+    """A file that is read once something else was done."""
+
+    def __init__(self, meanwhile: Callable[[], None]) -> None:
+        super().__init__(b"slow")
+        self._meanwhile = meanwhile
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        self._meanwhile()
+        self._meanwhile = lambda: None
+        return super().read(size)
+
+
+@pytest.mark.parametrize(("path", "error"), [("/race", FileExistsError), ("/race/y", InvalidError)])
+def test_an_upload_that_another_one_has_overtaken(path: str, error: type[Exception], volume: modal.Volume) -> None:
+    def overtake() -> None:
+        with volume.batch_upload() as batch:
+            batch.put_file(io.BytesIO(b"quick"), "/race")
+
+    with pytest.raises(error, match=r"'?/race'? is there"), volume.batch_upload() as batch:  # noqa: PT012
+        batch.put_file(Slow(overtake), path)
+        batch.put_file(io.BytesIO(b"x"), "/other")
+    assert [entry.path for entry in volume.listdir("/", recursive=True)] == ["race"]
+    assert b"".join(volume.read_file("/race")) == b"quick"
+    with volume.batch_upload(force=True) as batch:
+        batch.put_file(Slow(lambda: volume.remove_file("/race")), "/race")
+    assert b"".join(volume.read_file("/race")) == b"slow"
+
+
+def test_what_is_being_written_to_a_network_file_system_is_not_in_it(
+    nfs: modal.NetworkFileSystem, real_server: RealServer
+) -> None:
+    shared = real_server.settings.data_dir / "shared"
+    seen: list[list[str]] = []
+
+    def look() -> None:
+        until(lambda: list(shared.rglob(".intermodal-*")), "the file to be begun")
+        folder = shared / nfs.object_id
+        seen.append([str(path.relative_to(folder)) for path in folder.rglob("*")])
+        seen.append([entry.path for entry in nfs.listdir("/**")])
+
+    class SecondPart(Slow):
+        def read(self, size: int | None = -1, /) -> bytes:
+            return super().read(2) if self.tell() else io.BytesIO.read(self, 2)
+
+    nfs.write_file("/d/file", SecondPart(look))
+    assert seen == [["d"], ["d"]]
+    assert b"".join(nfs.read_file("/d/file")) == b"slow"
+    assert not list(shared.rglob(".intermodal-*"))
 
 
 def test_messages_name_the_volume() -> None:

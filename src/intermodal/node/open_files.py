@@ -1,10 +1,13 @@
-"""Which files of a mount a container's processes have open. To be asked while they are paused: else it may change."""
+"""Which files of a mount a container's processes have open. To be asked while they are paused: else it may change.
+
+Nothing is asked of other file systems: one that hangs, such as a bucket, would keep the answer from coming.
+"""
 
 from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,25 +24,25 @@ class Use:
     writes: bool  #: it may still change the mount
 
 
-def uses_of(pid: int, path: str) -> list[Use]:
-    """How the processes of the container of process `pid` use what is mounted at `path` in it. Raises OSError."""
-    ids, device = _mounts_at(pid, path)
+def uses_of(pid: int, device: int, path: str) -> list[Use]:
+    """How the processes of the container of process `pid` use a file system that is mounted in it.
+
+    Args:
+        device: of the file system, wherever it is mounted there: links may have led elsewhere than people think.
+        path: what its mount point is called.
+
+    Raises OSError.
+    """
+    named = f"{os.major(device)}:{os.minor(device)}"
+    places = {
+        one.mount_id: one.path for one in mounts(proc_lines(Path(f"/proc/{pid}/mountinfo"))) if one.device == named
+    }
     namespace = Path(f"/proc/{pid}/ns/mnt").readlink()
     found: list[Use] = []
     for process in _processes(namespace):
         with contextlib.suppress(FileNotFoundError, ProcessLookupError, PermissionError):
-            found += _uses(process, ids, device, path)
+            found += _uses(process, places, path)
     return list(dict.fromkeys(found))
-
-
-def _mounts_at(pid: int, path: str) -> tuple[set[str], str]:
-    """The ids of the mounts at a path, also of those below the topmost one, and the device of that."""
-    ids, device = set(), ""
-    for one in mounts(proc_lines(Path(f"/proc/{pid}/mountinfo"))):
-        if one.path == path:
-            ids.add(one.mount_id)
-            device = one.device
-    return ids, device
 
 
 def _processes(namespace: Path) -> Iterator[int]:
@@ -51,20 +54,33 @@ def _processes(namespace: Path) -> Iterator[int]:
                     yield int(folder.name)
 
 
-def _uses(pid: int, ids: set[str], device: str, path: str) -> Iterator[Use]:
+def _uses(pid: int, places: Mapping[str, str], path: str) -> Iterator[Use]:
+    """`places`: where the file system is mounted, by the ids of the mounts."""
     for link in ("cwd", "root"):
-        status = Path(f"/proc/{pid}/{link}").stat()
-        if f"{os.major(status.st_dev)}:{os.minor(status.st_dev)}" == device:
+        if _mount_of(f"/proc/{pid}/{link}") in places:
             yield Use(f"{path} (the working directory of process {pid})", True)
     for about in Path(f"/proc/{pid}/fdinfo").iterdir():
         with contextlib.suppress(FileNotFoundError):
-            facts = dict(line.split(":", 1) for line in proc_lines(about) if ":" in line)
-            if facts.get("mnt_id", "").strip() in ids:
-                flags = int(facts["flags"], 8)
+            facts = _facts(about)
+            if facts.get("mnt_id") in places:
                 opened = Path(f"/proc/{pid}/fd/{about.name}")
                 # A directory that is open is where files can be made, by names relative to it.
-                yield Use(str(opened.readlink()), bool(flags & _WRITES) or opened.is_dir())
+                yield Use(str(opened.readlink()), bool(int(facts["flags"], 8) & _WRITES) or opened.is_dir())
     for line in proc_lines(Path(f"/proc/{pid}/maps")):
         fields = line.split(maxsplit=5)
-        if len(fields) == 6 and fields[5].startswith(f"{path}/"):
+        if len(fields) == 6 and any(fields[5].startswith(f"{place}/") for place in places.values()):
             yield Use(fields[5], fields[1][1] == "w" and fields[1][3] == "s")
+
+
+def _mount_of(link: str) -> str:
+    """The id of the mount that a directory is on. Its file system is not asked, as by `os.stat`."""
+    descriptor = os.open(link, os.O_PATH | os.O_CLOEXEC)
+    try:
+        return _facts(Path(f"/proc/self/fdinfo/{descriptor}"))["mnt_id"]
+    finally:
+        os.close(descriptor)
+
+
+def _facts(about: Path) -> dict[str, str]:
+    """What the kernel tells of a descriptor."""
+    return {name: value.strip() for name, _, value in (line.partition(":") for line in proc_lines(about))}

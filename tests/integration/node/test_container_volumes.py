@@ -6,18 +6,20 @@ import errno
 import os
 import shutil
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 from node_fixtures import Site, mounted_volumes, open_site, until
 
-from intermodal.model.container import MountedObject
+from intermodal.model.container import BuiltImage, MountedObject
 from intermodal.model.errors import BadImage
 from intermodal.node.hooks import volumes as volumes_hook
 from intermodal.volumes.mounts import VolumeMounts
 from intermodal.volumes.recovery import recover
 from intermodal.volumes.store import VolumeStore
+from intermodal.volumes.verify import verify
 from modal._wire.messages.app import LogStream
 from modal.exception import InvalidError
 
@@ -136,6 +138,65 @@ async def test_files_with_names_that_are_no_text(site: Site, monkeypatch: pytest
     assert await site.ask(name)
     open_files = await site.agent.reload_volume(name, volume)
     assert open_files == [r"/a/\xfe.bin"]
+
+
+@pytest.fixture
+def linked(site: Site) -> Iterator[BuiltImage]:
+    """An image with links where volumes are mounted."""
+    layer = site.data / "storage" / "linked"
+    for folder in ("run", "var", "mnt/big/sub"):
+        (layer / folder).mkdir(parents=True)
+    (layer / "var/run").symlink_to("/run")
+    (layer / "data").symlink_to("mnt/big")
+    (layer / "later").symlink_to("/mnt/../srv/made")
+    (layer / "mnt/file").write_text("x")
+    yield replace(site.image, layers=(layer, *site.image.layers))
+    shutil.rmtree(layer)
+
+
+@pytest.mark.parametrize("path", ["/var/run/v", "/data", "/data/sub", "/later", "/later/v"])
+async def test_open_files_of_a_volume_that_links_lead_to(path: str, site: Site, linked: BuiltImage) -> None:
+    script = f"""
+        import mmap
+        ready()
+        log = open("{path}/log", "a")
+        log.write("first ")
+        log.flush()
+        report(True)
+        hear_it = hear()
+        log.write("second ")
+        log.flush()
+        output(hear_it[0], b"1")
+        answered = hear()
+        log.close()
+        with open("{path}/mapped", "w+b") as file:
+            file.write(b"x")
+            file.flush()
+            mapping = mmap.mmap(file.fileno(), 1)
+        output(answered[0], b"1")
+        answered = hear()
+        mapping.close()
+        os.chdir("{path}")
+        output(answered[0], b"1")
+        hear()
+    """
+    volume = new_volume(site)
+    name = await site.start(script, image=linked, volumes=(MountedObject(path, volume),))
+    assert await site.ask(name)
+    await site.agent.commit_volume(name, volume)
+    [log] = await site.agent.reload_volume(name, volume)
+    assert log.endswith("/log")
+    assert await site.ask(name)
+    await site.agent.commit_volume(name, volume)
+    with VolumeMounts(site.storage.volumes, site.data / "run" / "looked-at").reading(volume) as root:
+        assert (root / "log").read_text() == "first second "
+    assert list(verify(site.storage.volumes, volume)) == []
+    assert await site.ask(name)
+    [mapped] = await site.agent.reload_volume(name, volume)
+    assert mapped.endswith("/mapped")
+    assert await site.ask(name)
+    [folder] = await site.agent.reload_volume(name, volume)
+    assert folder.startswith(f"{path} (the working directory of process")
 
 
 async def test_a_path_that_is_too_long_and_no_text_is_named(site: Site) -> None:

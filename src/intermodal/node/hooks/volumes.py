@@ -379,7 +379,7 @@ class VolumesHook(Hook):
 
     def _uses(self, container: Container, one: _Mounted) -> list[Use]:
         assert container.process is not None
-        return uses_of(container.process.pid, one.wanted.path)
+        return uses_of(container.process.pid, one.point.stat().st_dev, one.wanted.path)
 
     def _layers(self, one: _Mounted) -> list[Path]:
         version = one.version if one.session is None else one.session.version

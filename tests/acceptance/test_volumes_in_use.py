@@ -86,6 +86,41 @@ def test_a_read_only_mount(platform: Platform, program: Program, volume: str) ->
     assert sorted(sizes(platform, volume)) == ["a", "b"]
 
 
+@pytest.mark.parametrize(
+    ("first", "second", "words"),
+    [
+        ("/etc/passwd", "/data", ["'/etc/passwd' is a file in the image"]),
+        ("/run/a", "/var/run/a", ["'/run/a' and '/var/run/a' are the same directory"]),
+    ],
+)
+def test_a_place_that_cannot_be_is_said_at_once(
+    first: str, second: str, words: list[str], platform: Platform, program: Program, volume: str
+) -> None:
+    path = program(
+        f"""
+        import modal
+        app = modal.App("places")
+        vol = modal.Volume.from_name("{volume}")
+        other = modal.Volume.from_name("{volume}-other", create_if_missing=True)
+
+        @app.function(volumes={{"{first}": vol, "{second}": other}}, retries=3)
+        def use():
+            pass
+
+        @app.local_entrypoint()
+        def main():
+            try:
+                use.remote()
+            except modal.exception.InvalidError as error:
+                print("InvalidError:", error)
+        """
+    )
+    out = platform.modal("run", path).succeeded().out
+    [said] = [line for line in out.splitlines() if "InvalidError: " in line]
+    assert all(word in said for word in words), out
+    platform.modal("volume", "delete", "-y", f"{volume}-other").succeeded()
+
+
 def test_commands_that_people_execute_in_a_container(platform: Platform, program: Program, volume: str) -> None:
     path = program(
         f"""

@@ -19,6 +19,7 @@ from intermodal.control.named_service import NamedService
 from intermodal.control.rpc import Context, Dispatcher
 from intermodal.control.secret_service import SecretService
 from intermodal.machines.app import AppPhase
+from intermodal.model.container import RESERVED_PLACES
 from intermodal.model.ids import new_id
 from intermodal.scheduling import schedules
 from intermodal.store.interface import FunctionRecord, Store
@@ -46,8 +47,6 @@ from modal.exception import InvalidError, NotFoundError
 _SERIALIZED_LIMIT = 16 * 1024 * 1024
 _TIMEOUT_RANGE = (1.0, 7 * 24 * 3600.0)
 _MOST_VOLUMES = 100
-#: Where nothing can be mounted: the system's own.
-_RESERVED = ("/proc", "/sys", "/dev", "/opt/intermodal")
 
 
 @dataclass(frozen=True)
@@ -242,7 +241,7 @@ def _volume_rules(volumes: list[VolumeMount], others: list[str]) -> Iterable[tup
         "volumes must be mounted at absolute paths of directories",
     )
     yield (
-        not any(f"{path}/".startswith(f"{reserved}/") for path in paths for reserved in _RESERVED),
+        not any(f"{path}/".startswith(f"{reserved}/") for path in paths for reserved in RESERVED_PLACES),
         "volumes cannot be mounted at a path that belongs to the system",
     )
     nested = any(f"{path}/".startswith(f"{other}/") for path in paths for other in paths if path is not other)

@@ -25,6 +25,10 @@ class BuiltImage:
     source: str = ""  #: where the base came from, for people
 
 
+#: Directories of containers where nothing of people's can be mounted.
+RESERVED_PLACES = ("/proc", "/sys", "/dev", "/opt/intermodal")
+
+
 @dataclass(frozen=True)
 class MountedObject:
     """A volume or network file system in a container."""

@@ -17,6 +17,7 @@ from intermodal.node.hooks.files import FilesHook
 from intermodal.node.hooks.interface import Hook
 from intermodal.node.hooks.logs import LogsHook
 from intermodal.node.hooks.network import NetworkHook
+from intermodal.node.hooks.places import PlacesHook
 from intermodal.node.hooks.plain_files import PlainFilesHook
 from intermodal.node.hooks.rootfs import RootfsHook
 from intermodal.node.hooks.runner_socket import RunnerSocketHook
@@ -89,6 +90,7 @@ def isolated_agent(
         NetworkHook(layout, maker, settings.network_pool),
         DiskHook(layout, settings.uid_base),
         FilesHook(layout, blob_path),
+        PlacesHook(),
         RootfsHook(layout, maker),
         EnvironmentHook(copies or CompiledCopies(layout.runtime_copies, layout.runtime_view)),
         BucketsHook(layout, settings.uid_base, say),

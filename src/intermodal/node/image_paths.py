@@ -44,13 +44,14 @@ class ImagePaths:
             if found is not None and stat.S_ISLNK(found[1].st_mode):
                 links += 1
                 if links > _MOST_LINKS:
-                    raise BadImage(f"The links at {path} in the image go round in circles.")
+                    raise BadImage(f"Nothing can be mounted at {str(path)!r}: links in the image go round in circles.")
                 target = PurePosixPath(found[0].readlink())
                 if target.is_absolute():
                     resolved = PurePosixPath("/")
                 pending += [piece for piece in reversed(target.parts) if piece not in ("/", ".")]
             elif found is not None and not stat.S_ISDIR(found[1].st_mode):
-                raise BadImage(f"Nothing can be mounted below {resolved / part}: it is a file in the image.")
+                at = str(resolved / part)
+                raise BadImage(f"Nothing can be mounted at {str(path)!r}: {at!r} is a file in the image.")
             else:
                 resolved = resolved / part
         return resolved

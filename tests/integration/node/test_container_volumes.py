@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import re
 import shutil
 from collections.abc import Iterator
 from dataclasses import replace
@@ -150,6 +151,9 @@ def linked(site: Site) -> Iterator[BuiltImage]:
     (layer / "data").symlink_to("mnt/big")
     (layer / "later").symlink_to("/mnt/../srv/made")
     (layer / "mnt/file").write_text("x")
+    (layer / "loop").symlink_to("/loop")
+    (layer / "processes").symlink_to("proc")
+    (layer / "all").symlink_to("/")
     yield replace(site.image, layers=(layer, *site.image.layers))
     shutil.rmtree(layer)
 
@@ -197,6 +201,44 @@ async def test_open_files_of_a_volume_that_links_lead_to(path: str, site: Site, 
     assert await site.ask(name)
     [folder] = await site.agent.reload_volume(name, volume)
     assert folder.startswith(f"{path} (the working directory of process")
+
+
+@pytest.mark.parametrize(
+    ("paths", "words"),
+    [
+        (["/run/a", "/var/run/a"], "'/run/a' and '/var/run/a' are the same directory, '/run/a'"),
+        (["/data", "/mnt/big"], "'/data' and '/mnt/big' are the same directory"),
+        (["/var/run/a/in", "/run/a"], "'/var/run/a/in' cannot be mounted within '/run/a'"),
+        (["/a", "/data/sub/x", "/b", "/mnt"], "'/data/sub/x' cannot be mounted within '/mnt'"),
+        (["/mnt/file"], "Nothing can be mounted at '/mnt/file': '/mnt/file' is a file in the image."),
+        (["/mnt/file/x"], "Nothing can be mounted at '/mnt/file/x': '/mnt/file' is a file in the image."),
+        (["/loop/x"], "Nothing can be mounted at '/loop/x': links in the image go round in circles."),
+        (["/processes/1"], "Nothing can be mounted at '/processes/1': links in the image lead to '/proc/1'"),
+        (["/all"], "Nothing can be mounted at '/all': links in the image lead to '/'"),
+    ],
+)
+async def test_places_where_nothing_can_be_mounted(
+    paths: list[str], words: str, site: Site, linked: BuiltImage
+) -> None:
+    volumes = tuple(MountedObject(path, new_volume(site)) for path in paths)
+    with pytest.raises(InvalidError, match=re.escape(words)):
+        await site.start("ready(); hear()", image=linked, volumes=volumes)
+    assert site.storage.volumes.volumes() == []  # none was touched
+
+
+async def test_volumes_side_by_side_by_links(site: Site, linked: BuiltImage) -> None:
+    script = """
+        ready()
+        open("/data/sub/file", "w").write("a")
+        open("/mnt/big/beside/file", "w").write("b")
+        open("/var/run/x/file", "w").write("c")
+        report(True)
+    """
+    volumes = tuple(MountedObject(path, new_volume(site)) for path in ("/data/sub", "/mnt/big/beside", "/var/run/x"))
+    name = await site.start(script, image=linked, volumes=volumes)
+    assert await site.ask(name)
+    await site.exit_of(name)
+    assert [after_a_restart(site, one.object_id) for one in volumes] == [{"file": text} for text in "abc"]
 
 
 async def test_a_path_that_is_too_long_and_no_text_is_named(site: Site) -> None:

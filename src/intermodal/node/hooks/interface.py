@@ -3,7 +3,7 @@
 For each container the agent calls, on every hook in the list's order, `prepare`, then (once the process runs)
 `started`, then (once the process is gone) `exited`; and `release` in reverse order. `release` is also called when a
 start failed, maybe without `prepare` having run or finished, so it frees what is there and is idempotent. Hooks raise
-`intermodal.model.errors.RuntimeFailure` or OSError.
+`intermodal.model.errors.RuntimeFailure` or OSError, or `InvalidError` for what people have asked for.
 """
 
 from __future__ import annotations

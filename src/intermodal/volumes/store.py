@@ -409,7 +409,8 @@ class VolumeStore:
             for path in gone:
                 self._manifest(volume_id, path.name).unlink(missing_ok=True)
                 path.rename(folder / f"{path.name}.gone")
-        for path in folder.glob("*.gone"):
+            going = list(folder.glob("*.gone"))
+        for path in going:
             remove_tree(path)
         return len(gone)
 

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import io
 import os
+import sys
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -103,6 +105,23 @@ def test_nothing_is_kept_of_a_deleted_volume(tmp_path: Path) -> None:
             use(VOLUME)
     assert list(tmp_path.iterdir()) == []
     assert not store._holds._deleted | store._holds._used.keys() | store._known
+
+
+def test_mounts_that_end_together_while_their_volume_is_deleted(tmp_path: Path) -> None:
+    before = sys.getswitchinterval()
+    store = VolumeStore(tmp_path)
+    try:
+        sys.setswitchinterval(1e-6)
+        with ThreadPoolExecutor(5) as pool:
+            for number in range(300):
+                volume_id = f"vo-{number:022d}"
+                store.create(volume_id)
+                sessions = [store.open(volume_id, name) for name in "abcd"]
+                ends = [pool.submit(store.delete, volume_id), *(pool.submit(store.close, one) for one in sessions)]
+                assert [end.exception() for end in ends] == [None] * 5
+                assert list(tmp_path.iterdir()) == []
+    finally:
+        sys.setswitchinterval(before)
 
 
 def test_a_deleted_network_file_system_is_not_made_anew(tmp_path: Path) -> None:

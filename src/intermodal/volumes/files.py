@@ -198,7 +198,8 @@ class Tree:
 
         Raises:
             NotFoundError: a source does not exist, or no directory for the target.
-            InvalidError: several are copied to what is no directory, or one into itself.
+            InvalidError: several are copied to what is no directory, one into itself, onto what is of another kind, or
+                onto a link that leads nowhere.
         """
         wants_folder, target = target.endswith("/"), clean(target)
         into = self._follow(target)
@@ -214,26 +215,25 @@ class Tree:
                 raise NotFoundError(f"There is no directory {'/' + target!r} in {self._name} to copy into.")
             into_folder = is_folder and not is_content
             destination = posixpath.join(target, posixpath.basename(source)) if into_folder else target
-            is_within = not source or f"{destination}/".startswith(f"{source}/")
-            if destination == source or (stat.S_ISDIR(there.st_mode) and is_within):
+            if self._is_within(destination, source):
                 raise InvalidError(f"{'/' + source!r} cannot be copied onto or into itself.")
             if not is_folder and self._follow(posixpath.dirname(destination)) is None:
                 raise NotFoundError(f"There is no directory {'/' + posixpath.dirname(destination)!r} in {self._name}.")
             if stat.S_ISDIR(there.st_mode):
-                self._copy_folder(source, destination)
+                self._copy_folder(source, destination if into_folder else self._real(destination) or destination)
             else:
                 self._copy_file(source, destination, there)
 
     def _copy_folder(self, source: str, target: str) -> None:
         entries = list(self.entries(source, True))
-        self.make_folder(target)
+        self._make_no_link(target)
         for entry in entries:
             destination = target + entry.path[len(source) :] if source else posixpath.join(target, entry.path)
             status = self._follow(entry.path)
             if status is None or entry.kind == "link":
                 self._copy_link(entry.path, destination)
             elif entry.kind == "directory":
-                self.make_folder(destination)
+                self._make_no_link(destination)
             elif entry.kind == "file":
                 self._copy_file(entry.path, destination, status)
 
@@ -249,10 +249,22 @@ class Tree:
             os.symlink(os.readlink(name, dir_fd=folder), to_name, dir_fd=to_folder)
             self._give(to_folder, to_name)
 
+    def _make_no_link(self, path: str) -> None:
+        """Make a directory, unless it is there itself."""
+        there = self.find(path)
+        if there is not None and there.kind == "link":
+            raise InvalidError(f"{'/' + path!r} is a link and cannot be overwritten by a directory.")
+        self.make_folder(path)
+
     def _copy_file(self, source: str, target: str, status: os.stat_result) -> None:
+        """Through a link at the target to what it leads to; a file that is there keeps its mode."""
+        onto = self._follow(target)
+        if onto is None and self.find(target) is not None:
+            raise InvalidError(f"{'/' + target!r} is a link that leads nowhere; nothing is copied through it.")
+        mode = onto.st_mode if onto is not None and stat.S_ISREG(onto.st_mode) else status.st_mode
         reading = self.open(source)
         try:
-            with self.replacing(target, stat.S_IMODE(status.st_mode)) as writing:
+            with self.replacing(self._real(target) or target, stat.S_IMODE(mode)) as writing:
                 while os.copy_file_range(reading, writing, 1 << 30):
                     continue
         finally:
@@ -302,14 +314,36 @@ class Tree:
 
     def _follow(self, path: str) -> os.stat_result | None:
         """The status of what a path leads to; None if it leads nowhere."""
+        with self._reached(path) as descriptor:
+            return None if descriptor is None else os.fstat(descriptor)
+
+    def _real(self, path: str) -> str | None:
+        """The path without links of what a path leads to; None if it leads nowhere."""
+        with self._reached(path) as descriptor:
+            if descriptor is None:
+                return None
+            root, place = (os.readlink(f"/proc/self/fd/{one}") for one in (self._root, descriptor))  # noqa: PTH115
+            return clean(posixpath.relpath(place, root))
+
+    def _is_within(self, path: str, top: str) -> bool:
+        """Whether a path, or where it would be made, is `top` or below it, wherever links lead."""
+        inner, outer = self._real(path), self._real(top)
+        if inner is None:
+            inner = self._real(posixpath.dirname(path))
+        return inner is not None and (not outer or f"{inner}/".startswith(f"{outer}/"))
+
+    @contextlib.contextmanager
+    def _reached(self, path: str) -> Iterator[int | None]:
+        """A descriptor, for asking only, of what a path leads to; None if it leads nowhere."""
         try:
             descriptor = open_in_root(self._root, path or ".", os.O_PATH)
         except (FileNotFoundError, NotADirectoryError):
-            return None
+            yield None
+            return
         except OSError as error:
             raise _refused(path, error) from None
         try:
-            return os.fstat(descriptor)
+            yield descriptor
         finally:
             os.close(descriptor)
 

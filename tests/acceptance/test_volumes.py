@@ -178,6 +178,58 @@ def test_a_killed_server_leaves_the_old_version_or_the_new(platform: Platform, p
         assert int(one) - int(other) in (0, 1)
 
 
+def test_a_killed_server_leaves_nothing_of_an_upload(platform: Platform, program: Program, volume: str) -> None:
+    path = program(
+        f"""
+        import io, threading
+        import modal
+        vol = modal.Volume.from_name("{volume}")
+        shared = modal.NetworkFileSystem.from_name("{volume}", create_if_missing=True)
+
+        class Halfway(io.RawIOBase):
+            parts = 3
+
+            def read(self, size=-1):
+                if not self.parts:
+                    print("halfway", flush=True)
+                    threading.Event().wait()
+                self.parts -= 1
+                return b"x" * 2_000_000
+
+        def to_volume():
+            with vol.batch_upload() as batch:
+                for number in range(100):
+                    batch.put_file(io.BytesIO(b"x"), f"/x/{{number}}")
+                batch.put_file(Halfway(), "/x/large")
+
+        with vol.batch_upload() as batch:
+            batch.put_file(io.BytesIO(b"x"), "/before")
+        threading.Thread(target=to_volume).start()
+        threading.Thread(target=lambda: shared.write_file("/large", Halfway())).start()
+        threading.Event().wait()
+        """
+    )
+
+    def begun() -> bool:
+        places = ["volumes/*/open/*/upper/x/.intermodal-*", "shared/.drafts-*/*"]
+        return all(any(file.stat().st_size for file in platform.data_dir.glob(place)) for place in places)
+
+    with platform.background("python", path) as running:
+        wait_until(lambda: running.out.count("halfway") == 2, "the uploads to be halfway")
+        wait_until(begun, "the server to have half of them")
+        server = platform.server()
+        assert server is not None
+        server.send_signal(signal.SIGKILL)
+        running.send(signal.SIGKILL)
+        running.end()
+    platform.intermodal("up").succeeded()
+    assert files(platform, volume) == ["before"]
+    assert is_sound(platform, volume)
+    assert "large" not in platform.modal("nfs", "ls", volume, "/").succeeded().out
+    wait_until(lambda: not list(platform.data_dir.glob("shared/.drafts-*")), "half of a file to be deleted")
+    platform.modal("nfs", "delete", "-y", volume).succeeded()
+
+
 def test_concurrent_containers_and_the_last_writer(platform: Platform, program: Program, volume: str) -> None:
     path = program(
         f"""

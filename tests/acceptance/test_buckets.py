@@ -15,7 +15,7 @@ import pytest
 from acceptance_harness import Outcome, Platform, Program, wait_until
 from s3_service import OWNER, S3Service
 
-from intermodal.node.mount_table import mounts_below
+from intermodal.node.mount_table import mounts_below, proc_lines
 
 HEAD = """
     import os, sys, time
@@ -310,8 +310,8 @@ def test_buckets_that_hang_keep_nobody_else_waiting(
 
     def waiting() -> int:
         """Mounts whose service has not answered yet."""
-        table = Path("/proc/self/mountinfo").read_text().splitlines(keepends=True)
-        return len(mounts_below(platform.layout.buckets, "".join(line for line in table if " fuse" in line)))
+        table = proc_lines(Path("/proc/self/mountinfo"))
+        return len(mounts_below(platform.layout.buckets, [line for line in table if " fuse" in line]))
 
     with platform.background("modal", "run", path) as running:
         with service.hanging():
@@ -348,7 +348,7 @@ def test_a_killed_server_leaves_nothing_that_the_next_does_not_remove(
         assert set(processes) == {launcher.pid, process}
         assert set(psutil.Process(process).uids()) == {165_536}
         assert os.readlink(f"/proc/{process}/ns/net") != os.readlink(f"/proc/{server.pid}/ns/net")
-        seen = Path(f"/proc/{process}/mountinfo").read_text()
+        seen = proc_lines(Path(f"/proc/{process}/mountinfo"))
         assert mounts_below(mount, seen)
         assert mounts_below(platform.layout.run, seen) == []  # where other containers' files are mounted
         server.send_signal(signal.SIGKILL)

@@ -311,7 +311,7 @@ def test_requests_for_files_that_are_given_up(platform: Platform, program: Progr
 
     def left() -> list[Path]:
         sessions = (platform.data_dir / "volumes").glob("*/open/*")
-        return [*sessions, *mounts_below(platform.data_dir / "run")]
+        return [*sessions, *mounts_below(platform.layout.volumes)]
 
     wait_until(lambda: not left(), f"what they had mounted to be gone: {left()}")
     assert is_sound(platform, volume)

@@ -19,7 +19,7 @@ import sys
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from intermodal.node.mount_table import mounts_below, unmount_below
+from intermodal.node.mount_table import mounts_below, proc_lines, unmount_below
 from intermodal.runtimes.syscalls import (
     CLONE_NEWNET,
     CLONE_NEWNS,
@@ -93,8 +93,8 @@ def _make_surroundings(plan: Plan) -> None:
 
 def _hide_processes() -> None:
     """Leave one ``/proc``, that of this process's namespace, of all that the machine may have."""
-    lines = Path("/proc/self/mountinfo").read_text().splitlines(keepends=True)
-    for point in mounts_below(Path("/"), "".join(line for line in lines if " - proc " in line)):
+    lines = proc_lines(Path("/proc/self/mountinfo"))
+    for point in mounts_below(Path("/"), [line for line in lines if " - proc " in line]):
         unmount(point)
     mount("proc", Path("/proc"), "proc", MS_NOSUID | MS_NODEV)
 

@@ -37,7 +37,7 @@ def proc_lines(path: Path) -> list[str]:
     return path.read_text("utf-8", "surrogateescape").removesuffix("\n").split("\n")
 
 
-def mounts_below(top: Path, mountinfo: Iterable[str] | None = None) -> list[Path]:
+def mounts_below(top: Path, mountinfo: list[str] | None = None) -> list[Path]:
     """Mount points at or below `top`, in the order to unmount them. One point is named as often as it is mounted on."""
     lines = proc_lines(Path("/proc/self/mountinfo")) if mountinfo is None else mountinfo
     points = [Path(one.path) for one in mounts(lines)]

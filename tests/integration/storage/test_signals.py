@@ -17,6 +17,7 @@ from real_server import RealServer, until
 import modal
 from modal._objects import taking
 from modal._wire import quick
+from modal._wire.messages.queue import QueueItems
 from modal.exception import DeserializationError
 
 
@@ -174,7 +175,7 @@ def test_an_interruption_between_the_answer_and_the_caller(
 ) -> None:
     shared.put_many([1, 2])
     place: tuple[Any, str] = {
-        "before it is noted": (taking, "cut"),
+        "before it is noted": (QueueItems, "cut"),
         "after the answer": (quick._Line, "unary"),
         "after it is unpickled": (taking, "deserialize"),
     }[where]

@@ -113,14 +113,18 @@ class MainThreadShell(Shell):
                     item.started = perf_counter()
                     self._serial += 1
                     self._current = item
-                    if self._watcher_asleep:
-                        self._watcher_asleep = False
-                        self._gate.release()
+                    self._wake_watcher()
                     return item
                 self._busy = False
             self._flush()
             self._read(machine.until_next())
         self.leave()
+
+    def _wake_watcher(self) -> None:
+        """User code is about to run. Called with `lock` held."""
+        if self._watcher_asleep:
+            self._watcher_asleep = False
+            self._gate.release()
 
     def _read(self, timeout: Optional[float]) -> None:
         """Read once; `_busy` must be False, and is True afterwards."""
@@ -294,12 +298,14 @@ class MainThreadShell(Shell):
         while True:
             with self.lock:
                 if item.credit > 0 or item.interrupted:
+                    self._wake_watcher()
                     return
                 left = item.started + self.task.timeout - perf_counter()
                 if self.held_since:
                     left = _POLL_LIMIT
                 if left <= 0:
                     self.machine.time_out(item)
+                    self._wake_watcher()
                     return
                 self._busy = False
             self._read(left)

@@ -142,3 +142,39 @@ def test_a_generator_that_takes_too_long_times_out_after_its_values(app: modal.A
         assert next(values) == 1
         with pytest.raises(FunctionTimeoutError):
             next(values)
+
+
+@pytest.mark.parametrize("end", ["cancelled", "timed out"])
+def test_a_generator_is_watched_after_it_waited_for_its_consumer(app: modal.App, tmp_path: Path, end: str) -> None:
+    """Whoever watches user code goes to sleep when none has run for a second."""
+
+    def slow(noted: str) -> Any:
+        import time
+        from pathlib import Path
+
+        for number in range(2_000):  # more than it may run ahead of its consumer
+            yield number, b" " * 4096
+        Path(noted).touch()
+        try:
+            for _ in range(6000):
+                time.sleep(0.01)
+        except BaseException as error:
+            Path(noted).write_text(type(error).__name__)
+            raise
+
+    noted = tmp_path / "noted"
+    function = app.function(serialized=True, timeout=60 if end == "cancelled" else 4)(slow)
+    with app.run():
+        values = function.remote_gen(str(noted))
+        assert next(values)[0] == 0
+        time.sleep(3.0)
+        if end == "cancelled":
+            for value, _ in values:
+                if value == 1_999:
+                    break
+            until(noted.exists, "the generator to go on")
+            values.close()
+        else:
+            with pytest.raises(FunctionTimeoutError):
+                list(values)
+        until(lambda: noted.read_text() != "", "the generator to be interrupted", 5)

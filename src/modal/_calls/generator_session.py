@@ -25,7 +25,7 @@ Value = tuple[Optional[Output], bytes]
 
 
 class GeneratorSession:
-    """Lives on the bridge's loop.
+    """Lives on the bridge's loop, once it was made.
 
     Args:
         bind: gives the connection and the function's id.
@@ -46,18 +46,14 @@ class GeneratorSession:
         self._values: list[Value] = []
         self._error: Optional[BaseException] = None
         self._ended = False
-        self._news = asyncio.Event()
-        self._space = asyncio.Event()
+        self._news: asyncio.Event
+        self._space: asyncio.Event
         self._task: Optional[asyncio.Task[None]] = None
 
-    @classmethod
-    async def open(
-        cls, bind: Bind, payload: Optional[bytes], parent_input_id: str = "", call_id: str = "", method: str = ""
-    ) -> GeneratorSession:
-        """Begin the call."""
-        session = cls(bind, payload, parent_input_id, call_id, method)
-        session._task = asyncio.ensure_future(session._main())
-        return session
+    async def begin(self) -> None:
+        """Begin the call. Whoever is interrupted in this is to `close` it."""
+        self._news, self._space = asyncio.Event(), asyncio.Event()
+        self._task = asyncio.ensure_future(self._main())
 
     async def take(self) -> list[Value]:
         """Values that arrived, as soon as there is one; the last has an output, which says how the generator ended.
@@ -144,8 +140,9 @@ async def generator_values(
     bind: Bind, payload: Optional[bytes], parent_input_id: str = "", call_id: str = "", method: str = ""
 ) -> AsyncGenerator[Any, None]:
     """What a generator call yields, unpickled; runs in the caller. Arguments as of `GeneratorSession`."""
-    session = await on_loop(GeneratorSession.open(bind, payload, parent_input_id, call_id, method))
+    session = GeneratorSession(bind, payload, parent_input_id, call_id, method)
     try:
+        await on_loop(session.begin())
         while True:
             for output, data in await on_loop(session.take()):
                 if output is None:

@@ -118,8 +118,9 @@ async def map_outputs(
     kwargs = dict(kwargs)  # as it is now: inputs are made while the map runs
     name, by_value = function._tag, function._main_by_value
     feeder = Feeder(source, lambda args: pickle_arguments(name, args, kwargs, by_value))
-    session = await on_loop(MapSession.open(function._bind, name, current_input_id() or "", feeder, function._method))
+    session = MapSession(function._bind, name, current_input_id() or "", feeder, function._method)
     try:
+        await on_loop(session.begin())
         feeder.start(session.items_gathered, in_task=await is_async())
         order: Order[tuple[Any, bytes]] = Order(ordered)
         while True:

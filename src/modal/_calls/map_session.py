@@ -62,19 +62,20 @@ class MapSession:
         self._done = False
         self._loop: asyncio.AbstractEventLoop
         self._task: Optional[asyncio.Task[None]] = None
-        self._items = asyncio.Event()
-        self._news = asyncio.Event()
+        self._items: asyncio.Event
+        self._news: asyncio.Event
         self._all_sent = False
         self._restarted = False
 
-    @classmethod
-    async def open(cls, bind: Bind, name: str, parent_input_id: str, feeder: Feeder, method: str = "") -> MapSession:
-        """Connect and begin. The feeder's source is not touched before the connection stands."""
-        session = cls(bind, name, parent_input_id, feeder, method)
-        session._rpc, session._function_id = await bind()
-        session._loop = asyncio.get_running_loop()
-        session._task = asyncio.ensure_future(session._main())
-        return session
+    async def begin(self) -> None:
+        """Connect and begin. The feeder's source is not touched before the connection stands.
+
+        Whoever is interrupted in this is to `close` it.
+        """
+        self._rpc, self._function_id = await self._bind()
+        self._loop = asyncio.get_running_loop()
+        self._items, self._news = asyncio.Event(), asyncio.Event()
+        self._task = asyncio.ensure_future(self._main())
 
     def items_gathered(self) -> None:
         """The feeder has items, or has ended. May be called from any thread."""

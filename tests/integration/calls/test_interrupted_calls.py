@@ -14,6 +14,7 @@ import pytest
 from real_server import until
 
 import modal
+from modal._calls import generator_session
 
 
 def wait_noting(path: str, value: int = 0) -> int:
@@ -99,3 +100,23 @@ def test_waiting_for_a_result_can_be_interrupted(app: modal.App, tmp_path: Path)
         assert wait.remote("", 5) == 5
         call.cancel()
         until((tmp_path / "begun.interrupted").exists, "the input to be interrupted")
+
+
+def test_a_generator_whose_caller_is_interrupted_as_it_begins_is_cancelled(
+    app: modal.App, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    yields = app.function(serialized=True)(yield_noting)
+    begun, on_loop = tmp_path / "begun", generator_session.on_loop
+
+    async def interrupted(work: Any) -> Any:
+        monkeypatch.setattr(generator_session, "on_loop", on_loop)
+        value = await on_loop(work)
+        until(begun.exists, "the generator to run")
+        signal.raise_signal(signal.SIGALRM)
+        return value
+
+    with app.run():
+        monkeypatch.setattr(generator_session, "on_loop", interrupted)
+        with pytest.raises(ValueError, match="now"), alarm_once(begun, ValueError("now"), 0.0):
+            list(yields.remote_gen(str(begun)))
+        until(Path(f"{begun}.interrupted").exists, "the generator to be interrupted")

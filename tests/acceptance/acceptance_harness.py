@@ -95,9 +95,12 @@ class Background:
         """Wait until `text` was printed, on either stream."""
 
         def said() -> bool:
+            has_ended = self.process.poll() is not None
+            if has_ended:
+                self.end()  # all that it printed is here then
             if text in self.out + self.err:
                 return True
-            assert self.process.poll() is None, f"it ended before it said {text!r}\n{self.end()}"
+            assert not has_ended, f"it ended before it said {text!r}\n{self.end()}"
             return False
 
         wait_until(said, f"{text!r} to be printed; so far:\n{self.out}\n{self.err}", seconds)

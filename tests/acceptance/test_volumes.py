@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import glob
 import json
 import re
 import signal
@@ -292,7 +293,7 @@ def test_a_deleted_volume(platform: Platform, program: Program, volume: str) -> 
     assert "still x" in out
     assert "refused: There is no volume" in out
     platform.modal("run", path).failed_with_one_sentence("There is no volume", volume)
-    wait_until(lambda: not list((platform.data_dir / "volumes").glob("*/open/*")), "the files to be deleted")
+    wait_until(lambda: not glob.glob(f"{platform.data_dir}/volumes/*/open/*"), "the files to be deleted")
 
 
 @pytest.mark.parametrize(

@@ -29,11 +29,6 @@ from modal.exception import (
 )
 
 
-@pytest.fixture(scope="module")
-def settings(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
-    return {"database_url": f"sqlite:///{tmp_path_factory.mktemp('database')}/state.db"}
-
-
 @pytest.fixture
 def shared(real_server: RealServer) -> Iterator[modal.Dict]:
     with modal.Dict.ephemeral() as one:

@@ -12,7 +12,7 @@ import sys
 import textwrap
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -31,17 +31,6 @@ from modal._serialization import deserialize
 from modal._sync import run
 from modal._wire import quick
 from modal.exception import DeserializationError, NotFoundError
-
-
-@pytest.fixture(scope="module")
-def settings(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
-    return {"database_url": f"sqlite:///{tmp_path_factory.mktemp('database')}/state.db"}
-
-
-@pytest.fixture
-def shared(real_server: RealServer) -> Iterator[modal.Queue]:
-    with modal.Queue.ephemeral() as one:
-        yield one
 
 
 def unreadable() -> Any:

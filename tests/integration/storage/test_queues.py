@@ -5,7 +5,6 @@ from __future__ import annotations
 import queue
 import threading
 import time
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -15,17 +14,6 @@ from real_server import RealServer, until
 import modal
 from modal._sync import run
 from modal.exception import InvalidError, NotFoundError, RequestSizeError, SerializationError
-
-
-@pytest.fixture(scope="module")
-def settings(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
-    return {"database_url": f"sqlite:///{tmp_path_factory.mktemp('database')}/state.db"}
-
-
-@pytest.fixture
-def shared(real_server: RealServer) -> Iterator[modal.Queue]:
-    with modal.Queue.ephemeral() as one:
-        yield one
 
 
 def test_first_in_first_out(shared: modal.Queue) -> None:

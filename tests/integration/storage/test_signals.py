@@ -21,16 +21,11 @@ from modal._wire.messages.queue import QueueItems
 from modal.exception import DeserializationError
 
 
-@pytest.fixture(scope="module")
-def settings(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
-    return {"database_url": f"sqlite:///{tmp_path_factory.mktemp('database')}/state.db"}
-
-
 @pytest.fixture
-def shared(real_server: RealServer) -> Iterator[modal.Queue]:
-    with modal.Queue.ephemeral() as one:
-        one.len()
-        yield one
+def shared(shared: modal.Queue) -> modal.Queue:
+    """It has a quick connection already."""
+    shared.len()
+    return shared
 
 
 class Late(Exception):

@@ -20,8 +20,9 @@ class PlacesHook(Hook):
     async def prepare(self, container: Container) -> None:
         spec = container.spec
         paths = [*(one.path for one in spec.volumes), *(one.path for one in spec.buckets)]
-        image = ImagePaths([*container.layers, *spec.image.layers])
-        await in_thread(check_places, image, paths)
+        if paths:  # most containers have none, and are to start without a turn of a thread
+            image = ImagePaths([*container.layers, *spec.image.layers])
+            await in_thread(check_places, image, paths)
 
 
 def check_places(image: ImagePaths, paths: Sequence[str]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import errno
 import os
 import re
@@ -294,6 +295,36 @@ async def test_background_commits_survive_an_unforeseen_error(site: Site, monkey
     script = "ready(); open('/a/file', 'w').close(); report(True); hear()"
     assert await site.ask(await site.start(script, volumes=(MountedObject("/a", volume),)))
     await until(lambda: store.version(volume).number == 1)
+
+
+async def test_a_reload_that_waits_for_a_commit_which_cannot_mount_again(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    volume = new_volume(site)
+    script = """
+        ready()
+        open("/a/file", "w").close()
+        report(True)
+        header, _ = hear()
+        output(header, json.dumps(os.listdir("/a")).encode())
+        hear()
+    """
+    name = await site.start(script, volumes=(MountedObject("/a", volume),))
+    assert await site.ask(name)
+    real, failures = volumes_hook.mount_overlay, [OSError(errno.EIO, "broken")]
+
+    def mount_overlay(*args: Any, **kwargs: Any) -> None:
+        if failures:
+            raise failures.pop()
+        real(*args, **kwargs)
+
+    monkeypatch.setattr(volumes_hook, "mount_overlay", mount_overlay)
+    commit, reload = await asyncio.gather(
+        site.agent.commit_volume(name, volume), site.agent.reload_volume(name, volume), return_exceptions=True
+    )
+    assert isinstance(commit, Exception)
+    assert reload == []
+    assert await site.ask(name) == ["file"]
 
 
 @pytest.mark.parametrize("gone", ["vo-" + "z" * 22, "sr-" + "z" * 22])

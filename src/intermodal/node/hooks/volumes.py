@@ -397,8 +397,9 @@ class VolumesHook(Hook):
     @contextlib.contextmanager
     def _unmounted(self, one: _Mounted) -> Iterator[None]:
         """While the block runs. Even if that fails the container has its files again afterwards."""
-        one.is_mounted = False
-        unmount(one.point)
+        if one.is_mounted:  # else it is away, and below it is the mount point that the container follows
+            unmount(one.point)
+            one.is_mounted = False
         try:
             yield
         finally:
